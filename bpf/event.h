@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The records that travel from the BPF programs to the spool: the one definition that
+ * the kernel side and native/src/wire.rs share.  Everything is little or big endian as
+ * the machine is; a spool is finished on the machine that wrote it.
+ *
+ * Every record starts with struct sberf_record and is a multiple of 8 bytes long.
+ * Record types below 64 come from BPF, those from 64 on from the drain thread.
+ */
+#ifndef SBERF_EVENT_H
+#define SBERF_EVENT_H
+
+#define SBERF_MAX_KERNEL_FRAMES 127
+#define SBERF_MAX_USER_FRAMES 1024
+
+enum sberf_record_type {
+	SBERF_SAMPLE = 1,          /* struct sberf_sample, weight = the event's configured period */
+	SBERF_SAMPLE_WEIGHTED = 2, /* struct sberf_sample_weighted */
+	SBERF_STACK = 3,           /* struct sberf_stack, then nr addresses, leaf first */
+};
+
+enum sberf_stack_kind {
+	SBERF_STACK_KERNEL = 0,
+	SBERF_STACK_USER = 1,
+};
+
+/* How a stack ended.  The closed list; native/src/wire.rs names them. */
+enum sberf_stack_end {
+	SBERF_END_ENTRY = 0,          /* the thread's outermost frame was reached */
+	SBERF_END_DEPTH_LIMIT = 1,    /* cut at --max-depth */
+	SBERF_END_UNREADABLE = 2,     /* stack memory could not be read */
+	SBERF_END_BAD_FRAME_POINTER = 3, /* the frame pointer left the stack */
+	SBERF_END_NO_REGISTERS = 4,   /* the user registers were not available */
+	SBERF_END_KERNEL_THREAD = 5,  /* a kernel thread: there is no user stack */
+	SBERF_END_NOT_ASKED = 6,      /* --kernel: user stacks were not asked for */
+	SBERF_END_SCRATCH_BUSY = 7,   /* the scratch buffer was in use: a nested event */
+};
+
+/* 8 bytes */
+struct sberf_record {
+	unsigned char type;   /* enum sberf_record_type */
+	unsigned char source; /* index of the event in the spool's header.json "events" */
+	unsigned short cpu;
+	unsigned int seq;     /* per CPU, counts every record that was attempted */
+};
+
+/* 40 bytes */
+struct sberf_sample {
+	struct sberf_record rec;
+	unsigned long long ts_ns; /* CLOCK_MONOTONIC */
+	unsigned int tgid;
+	unsigned int tid;
+	unsigned long long kernel_stack; /* hash of a SBERF_STACK_KERNEL body; 0: none */
+	unsigned long long user_stack;   /* hash of a SBERF_STACK_USER body; below 256: no
+					  * body, the value is 1 + enum sberf_stack_end */
+};
+
+/* 48 bytes */
+struct sberf_sample_weighted {
+	struct sberf_sample sample;
+	unsigned long long weight; /* in the event's unit: ns, faults, cycles ... */
+};
+
+/* 24 bytes + 8 * nr */
+struct sberf_stack {
+	struct sberf_record rec;
+	unsigned long long hash; /* over the addresses, the kind and the end; never below 256 */
+	unsigned short nr;
+	unsigned char kind; /* enum sberf_stack_kind */
+	unsigned char end;  /* enum sberf_stack_end */
+	unsigned int tgid;  /* the process in which it was first seen */
+	unsigned long long addresses[];
+};
+
+#endif
