@@ -1,0 +1,242 @@
+//! The spool: what a capture writes while it runs, and all that `sberf recover` needs.
+//!
+//! A directory with `header.json` (written first), `events` (blocks of records) and, once the
+//! capture has stopped, `footer.json`.  A block in `events`:
+//! `{u32 magic, u32 raw_len, u32 len, u32 flags, u64 xxh3 of the payload}` and `len` bytes of payload,
+//! LZ4-compressed when flag 1 is set.  A reader stops at the first block that is cut or damaged.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+pub const FORMAT: &str = "sberf-spool";
+pub const VERSION: u32 = 1;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"SBLK");
+const HEADER_LEN: usize = 24;
+const FLAG_LZ4: u32 = 1;
+/// A block is written when this much has gathered.
+const BLOCK_LEN: usize = 256 << 10;
+/// No honest block is larger: one record may follow a nearly full block.
+const MAX_BLOCK_LEN: u32 = 64 << 20;
+
+/// What was known when the capture began.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Header {
+    pub format: String,
+    pub version: u32,
+    pub sberf_version: String,
+    /// /proc/sys/kernel/random/boot_id: kernel addresses mean nothing after a reboot.
+    pub boot_id: String,
+    pub host: serde_json::Value,
+    pub command_line: Vec<String>,
+    pub clock: Clock,
+    pub target: serde_json::Value,
+    pub sources: Vec<Source>,
+    pub max_sample_rate: Option<u64>,
+    /// Keep only processes with samples and the targets (a capture that is not system-wide).
+    pub targeted: bool,
+}
+
+/// The three clocks, read at the same moment.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Clock {
+    pub monotonic_ns: u64,
+    pub realtime_ns: u64,
+    pub boottime_ns: u64,
+}
+
+/// One sampled event; `Sample::source` is its index.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Source {
+    pub event: String,
+    /// "ns" or "count"
+    pub unit: String,
+    pub frequency_hz: Option<u64>,
+    /// What a sample without a weight of its own stands for.
+    pub period: Option<u64>,
+    pub user: bool,
+    pub kernel: bool,
+    pub max_depth: u32,
+}
+
+/// What is known only at the end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Footer {
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub command: Option<Command>,
+    pub dropped_by_cpu: Vec<u64>,
+    pub missed_samples: u64,
+    pub max_sample_rate: Option<u64>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Command {
+    pub argv: Vec<String>,
+    pub exit_code: Option<i32>,
+}
+
+/// Gathers records into compressed blocks.
+pub struct SpoolWriter<W: Write + Seek> {
+    file: W,
+    pending: Vec<u8>,
+    block: Vec<u8>,
+    written_bytes: u64,
+}
+
+impl<W: Write + Seek> SpoolWriter<W> {
+    pub fn new(file: W) -> Self {
+        let (pending, block) = (Vec::with_capacity(2 * BLOCK_LEN), Vec::new());
+        Self { file, pending, block, written_bytes: 0 }
+    }
+
+    /// Where records are appended; call [`Self::flush_if_full`] now and then.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    pub fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.pending.len() < BLOCK_LEN { Ok(()) } else { self.flush() }
+    }
+
+    /// Writes what is pending as one block.  After an error the file ends with the last whole block
+    /// as far as readers are concerned.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.block.clear();
+        self.block.resize(HEADER_LEN + lz4_flex::block::get_maximum_output_size(self.pending.len()), 0);
+        let len = lz4_flex::block::compress_into(&self.pending, &mut self.block[HEADER_LEN..])
+            .map_err(io::Error::other)?;
+        self.block.truncate(HEADER_LEN + len);
+        let checksum = xxh3_64(&self.block[HEADER_LEN..]);
+        for (at, word) in [MAGIC, self.pending.len() as u32, len as u32, FLAG_LZ4].iter().enumerate() {
+            self.block[4 * at..4 * at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        self.block[16..24].copy_from_slice(&checksum.to_le_bytes());
+        self.pending.clear();
+        self.file.write_all(&self.block)?;
+        self.written_bytes += self.block.len() as u64;
+        Ok(())
+    }
+}
+
+/// Reads the blocks of `events`, from the front.
+pub struct SpoolReader {
+    file: BufReader<File>,
+    block: Vec<u8>,
+    raw: Vec<u8>,
+    damaged: bool,
+}
+
+impl SpoolReader {
+    pub fn open(spool: &Path) -> io::Result<Self> {
+        let file = BufReader::with_capacity(1 << 20, File::open(spool.join("events"))?);
+        Ok(Self { file, block: Vec::new(), raw: Vec::new(), damaged: false })
+    }
+
+    /// The records of the next block; None at the end, or where the file is cut or damaged.
+    pub fn next_block(&mut self) -> Option<&[u8]> {
+        let mut header = [0; HEADER_LEN];
+        match read_fully(&mut self.file, &mut header) {
+            0 => return None,
+            HEADER_LEN => {}
+            _ => return self.damage(),
+        }
+        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let (raw_len, len) = (word(4), word(8));
+        if word(0) != MAGIC || raw_len > MAX_BLOCK_LEN || len > MAX_BLOCK_LEN {
+            return self.damage();
+        }
+        self.block.resize(len as usize, 0);
+        let whole = read_fully(&mut self.file, &mut self.block) == len as usize;
+        if !whole || xxh3_64(&self.block).to_le_bytes() != header[16..24] {
+            return self.damage();
+        }
+        if word(12) & FLAG_LZ4 == 0 {
+            return Some(&self.block);
+        }
+        self.raw.resize(raw_len as usize, 0);
+        match lz4_flex::block::decompress_into(&self.block, &mut self.raw) {
+            Ok(n) if n == raw_len as usize => Some(&self.raw),
+            _ => self.damage(),
+        }
+    }
+
+    /// Did reading stop before the end of the file?
+    pub fn damaged(&self) -> bool {
+        self.damaged
+    }
+
+    fn damage(&mut self) -> Option<&[u8]> {
+        self.damaged = true;
+        None
+    }
+}
+
+fn read_fully(file: &mut impl Read, buf: &mut [u8]) -> usize {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match file.read(&mut buf[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    fn write_spool(dir: &Path, blocks: u64) {
+        let mut writer = SpoolWriter::new(File::create(dir.join("events")).unwrap());
+        for ts_ns in 0..blocks {
+            wire::push_round(writer.buffer(), ts_ns);
+            writer.flush().unwrap();
+        }
+    }
+
+    fn count_blocks(dir: &Path) -> (u64, bool) {
+        let mut reader = SpoolReader::open(dir).unwrap();
+        let mut blocks = 0;
+        while reader.next_block().is_some() {
+            blocks += 1;
+        }
+        (blocks, reader.damaged())
+    }
+
+    #[test]
+    fn whole_blocks_before_a_cut_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        write_spool(dir.path(), 3);
+        assert_eq!(count_blocks(dir.path()), (3, false));
+        let events = std::fs::OpenOptions::new().write(true).open(dir.path().join("events")).unwrap();
+        events.set_len(events.metadata().unwrap().len() - 1).unwrap();
+        assert_eq!(count_blocks(dir.path()), (2, true));
+    }
+
+    #[test]
+    fn a_flipped_bit_stops_the_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        write_spool(dir.path(), 2);
+        let mut bytes = std::fs::read(dir.path().join("events")).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(dir.path().join("events"), bytes).unwrap();
+        assert_eq!(count_blocks(dir.path()), (1, true));
+    }
+}

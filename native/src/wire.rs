@@ -1,0 +1,267 @@
+//! The records of the spool, as bpf/event.h lays them out, and those that the drain thread adds.
+//!
+//! Layout of every record: `{u8 type, u8 source, u16 cpu, u32 seq}` and a body, padded to 8 bytes.
+//! The drain thread's records hold the body's unpadded length in the place of `seq`.
+
+use serde::{Deserialize, Serialize};
+
+const SAMPLE: u8 = 1;
+const SAMPLE_WEIGHTED: u8 = 2;
+const STACK: u8 = 3;
+const PERF: u8 = 64;
+const PROCESS: u8 = 65;
+const ROUND: u8 = 66;
+
+const RECORD_LEN: usize = 8;
+const SAMPLE_LEN: usize = 40;
+const STACK_LEN: usize = 24;
+
+/// Names of `enum sberf_stack_end`, in its order.
+pub const STACK_ENDS: [&str; 8] = [
+    "entry",
+    "depth_limit",
+    "unreadable",
+    "bad_frame_pointer",
+    "no_registers",
+    "kernel_thread",
+    "not_asked",
+    "scratch_busy",
+];
+
+/// One record; byte slices point into the block that it was read from.
+#[derive(Debug, PartialEq)]
+pub enum Record<'a> {
+    Sample(Sample),
+    Stack(StackBody<'a>),
+    /// A raw perf side-band record (mmap2, comm, fork, exit, lost ...), see `perf_record`.
+    Perf { cpu: u16, bytes: &'a [u8] },
+    /// JSON of a [`ProcessSnapshot`].
+    Process(&'a [u8]),
+    /// Every event with a time before `ts_ns` that was not lost lies before this record.
+    Round { ts_ns: u64 },
+}
+
+/// One sample of an event.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    pub source: u8,
+    pub cpu: u16,
+    pub seq: u32,
+    pub ts_ns: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    pub kernel_stack: u64,
+    pub user_stack: u64,
+    /// None: the event's configured period.
+    pub weight: Option<u64>,
+}
+
+/// The addresses of one distinct stack, sent once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StackBody<'a> {
+    pub cpu: u16,
+    pub seq: u32,
+    pub hash: u64,
+    pub user: bool,
+    /// Index into [`STACK_ENDS`].
+    pub end: u8,
+    pub tgid: u32,
+    addresses: &'a [u8],
+}
+
+impl<'a> StackBody<'a> {
+    /// Leaf first.
+    pub fn addresses(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
+        self.addresses.chunks_exact(8).map(|b| u64_at(b, 0))
+    }
+}
+
+/// The stack end that a user-stack value without a body stands for.
+pub fn end_without_body(user_stack: u64) -> Option<u8> {
+    let end = user_stack.checked_sub(1)?;
+    (end < STACK_ENDS.len() as u64).then_some(end as u8)
+}
+
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum WireError {
+    #[error("record type {0} is unknown")]
+    UnknownType(u8),
+    #[error("a record is cut off")]
+    Truncated,
+}
+
+/// Splits the first record off `buf`; returns it with its padded length.
+pub fn next_record(buf: &[u8]) -> Result<(Record<'_>, usize), WireError> {
+    if buf.len() < RECORD_LEN {
+        return Err(WireError::Truncated);
+    }
+    let (cpu, word) = (u16_at(buf, 2), u32_at(buf, 4));
+    match buf[0] {
+        SAMPLE => Ok((Record::Sample(sample(body(buf, SAMPLE_LEN)?, None)), SAMPLE_LEN)),
+        SAMPLE_WEIGHTED => {
+            let bytes = body(buf, SAMPLE_LEN + 8)?;
+            Ok((Record::Sample(sample(bytes, Some(u64_at(bytes, SAMPLE_LEN)))), SAMPLE_LEN + 8))
+        }
+        STACK => {
+            let len = STACK_LEN + 8 * usize::from(u16_at(body(buf, STACK_LEN)?, 16));
+            Ok((Record::Stack(stack(body(buf, len)?)), len))
+        }
+        ROUND => Ok((Record::Round { ts_ns: u64_at(body(buf, 16)?, 8) }, 16)),
+        kind @ (PERF | PROCESS) => {
+            let padded = RECORD_LEN + (word as usize).next_multiple_of(8);
+            let bytes = &body(buf, padded)?[RECORD_LEN..RECORD_LEN + word as usize];
+            let record = if kind == PERF { Record::Perf { cpu, bytes } } else { Record::Process(bytes) };
+            Ok((record, padded))
+        }
+        other => Err(WireError::UnknownType(other)),
+    }
+}
+
+/// Appends a perf side-band record.
+pub fn push_perf(out: &mut Vec<u8>, cpu: u16, bytes: &[u8]) {
+    push_wrapped(out, PERF, cpu, bytes);
+}
+
+/// Appends a process snapshot.
+pub fn push_process(out: &mut Vec<u8>, snapshot: &ProcessSnapshot) {
+    let json = serde_json::to_vec(snapshot).expect("a snapshot has no maps with non-string keys");
+    push_wrapped(out, PROCESS, 0, &json);
+}
+
+/// Appends a round marker.
+pub fn push_round(out: &mut Vec<u8>, ts_ns: u64) {
+    out.extend_from_slice(&[ROUND, 0, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(&ts_ns.to_ne_bytes());
+}
+
+fn push_wrapped(out: &mut Vec<u8>, kind: u8, cpu: u16, bytes: &[u8]) {
+    out.extend_from_slice(&[kind, 0]);
+    out.extend_from_slice(&cpu.to_ne_bytes());
+    out.extend_from_slice(&(bytes.len() as u32).to_ne_bytes());
+    out.extend_from_slice(bytes);
+    out.resize(out.len().next_multiple_of(8), 0);
+}
+
+/// A process as /proc showed it.  Text is UTF-8 with `\xNN` for bytes that are not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessSnapshot {
+    pub ts_ns: u64,
+    pub pid: i32,
+    pub ns_pid: Option<i32>,
+    pub parent_pid: i32,
+    pub uid: Option<u32>,
+    pub comm: String,
+    pub exe: Option<String>,
+    pub cmdline: Option<String>,
+    pub container: Option<String>,
+    /// CLOCK_MONOTONIC; negative where the process is older than the boot-time clock's origin.
+    pub start_ns: Option<i64>,
+    pub kernel_thread: bool,
+    /// Was this process a target of the capture, named by the user?
+    pub target: bool,
+    pub threads: Vec<ThreadSnapshot>,
+    /// Executable mappings.  None: only the names were read, after an exec.
+    pub maps: Option<Vec<Mapping>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ThreadSnapshot {
+    pub tid: i32,
+    pub comm: String,
+    pub start_ns: Option<i64>,
+}
+
+/// One executable mapping of a process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mapping {
+    pub start: u64,
+    pub end: u64,
+    pub file_offset: u64,
+    pub file: MappedFile,
+}
+
+/// What identifies a mapped file: the path as the kernel printed it (empty, `[vdso]`, `//anon` for
+/// memory without a file), with the build-id where the kernel could read it, else the inode.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MappedFile {
+    pub path: String,
+    pub build_id: Option<Vec<u8>>,
+    pub inode: Option<Inode>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Inode {
+    pub major: u32,
+    pub minor: u32,
+    pub inode: u64,
+}
+
+fn body(buf: &[u8], len: usize) -> Result<&[u8], WireError> {
+    buf.get(..len).ok_or(WireError::Truncated)
+}
+
+fn sample(b: &[u8], weight: Option<u64>) -> Sample {
+    Sample {
+        source: b[1],
+        cpu: u16_at(b, 2),
+        seq: u32_at(b, 4),
+        ts_ns: u64_at(b, 8),
+        tgid: u32_at(b, 16),
+        tid: u32_at(b, 20),
+        kernel_stack: u64_at(b, 24),
+        user_stack: u64_at(b, 32),
+        weight,
+    }
+}
+
+fn stack(b: &[u8]) -> StackBody<'_> {
+    StackBody {
+        cpu: u16_at(b, 2),
+        seq: u32_at(b, 4),
+        hash: u64_at(b, 8),
+        user: b[18] == 1,
+        end: b[19],
+        tgid: u32_at(b, 20),
+        addresses: &b[STACK_LEN..],
+    }
+}
+
+/// Reads a native-endian integer; the caller has checked the length.
+pub(crate) fn u16_at(b: &[u8], at: usize) -> u16 {
+    u16::from_ne_bytes(b[at..at + 2].try_into().expect("two bytes"))
+}
+
+/// Reads a native-endian integer; the caller has checked the length.
+pub(crate) fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(b[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// Reads a native-endian integer; the caller has checked the length.
+pub(crate) fn u64_at(b: &[u8], at: usize) -> u64 {
+    u64::from_ne_bytes(b[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrapped_records_are_padded_and_read_back() {
+        let mut buf = Vec::new();
+        push_perf(&mut buf, 3, &[1, 2, 3]);
+        push_round(&mut buf, 77);
+        let (record, len) = next_record(&buf).unwrap();
+        assert_eq!(record, Record::Perf { cpu: 3, bytes: &[1, 2, 3] });
+        assert_eq!(next_record(&buf[len..]).unwrap(), (Record::Round { ts_ns: 77 }, 16));
+    }
+
+    #[test]
+    fn cut_records_are_errors() {
+        let mut buf = Vec::new();
+        push_perf(&mut buf, 3, &[0; 64]);
+        for len in 0..buf.len() {
+            assert_eq!(next_record(&buf[..len]), Err(WireError::Truncated));
+        }
+        assert_eq!(next_record(&[200; 8]), Err(WireError::UnknownType(200)));
+    }
+}
