@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sberf.errors import RecordingError
-from sberf.recording.schema import FORMAT_MAJOR, FORMAT_MINOR, FORMAT_NAME, TABLES
+from sberf.errors import QueryError, RecordingError, UnsupportedError
+from sberf.recording.schema import FORMAT_MAJOR, FORMAT_MINOR, FORMAT_NAME
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow
+
+    from sberf.recording.check import Problem
+    from sberf.recording.query import QueryResult
 
 DEFAULT_PATH = "sberf.data"
 
@@ -18,8 +23,12 @@ DEFAULT_PATH = "sberf.data"
 class Recording:
     """A finished recording: a directory with ``meta.json`` and Parquet tables.
 
-    Use :func:`open_recording` to get one.  ``connection`` is a DuckDB connection in which every
-    table of the recording is a view under its own name.
+    Use :func:`open_recording` (``sberf.open``) to get one.  The analyses are functions over it, in
+    ``sberf.analysis``.  Not for use from several threads at once: open it once in each.
+
+    Args:
+        path: The directory.
+        meta: The content of its ``meta.json``.
     """
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
@@ -28,11 +37,95 @@ class Recording:
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     @property
+    def start_ns(self) -> int:
+        """Start of the window in which samples were taken, CLOCK_MONOTONIC nanoseconds."""
+        return int(self.meta["window"]["start_ns"])
+
+    @property
+    def end_ns(self) -> int:
+        """End of the window in which samples were taken, CLOCK_MONOTONIC nanoseconds."""
+        return int(self.meta["window"]["end_ns"])
+
+    @property
+    def duration_ns(self) -> int:
+        """Length of the window in which samples were taken, nanoseconds."""
+        return self.end_ns - self.start_ns
+
+    @property
+    def losses(self) -> dict[str, Any]:
+        """What was lost or throttled: ``meta.json``'s ``losses``."""
+        return dict(self.meta.get("losses") or {})
+
+    @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The DuckDB connection, opened on first use."""
+        """A DuckDB connection in which every table is a view of its own name, opened on first use.
+
+        Raises:
+            RecordingError: A table is missing or damaged.
+        """
         if self._connection is None:
-            self._connection = _connect(self.path)
+            from sberf.recording.connection import connect
+
+            self._connection = connect(self.path)
         return self._connection
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables.
+
+        Raises:
+            RecordingError: A table is missing or damaged.
+        """
+        rows = self.rows("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY view_oid")
+        return tuple(name for (name,) in rows)
+
+    def query(self, sql: str) -> QueryResult:
+        """Run one SELECT over the tables (DuckDB's SQL); the rows are fetched as they are asked for.
+
+        Raises:
+            QueryError: The SQL is wrong, or something other than one SELECT.
+            RecordingError: A table is missing or damaged.
+        """
+        from sberf.recording.query import run_query
+
+        return run_query(self.connection, sql)
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """All rows of sberf's own ``sql``; for the analyses.
+
+        Raises:
+            QueryError: It takes more memory or disk than there is.
+            RecordingError: A table is missing or damaged.
+        """
+        import duckdb
+
+        connection = self.connection
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        except duckdb.OutOfMemoryException as error:
+            raise QueryError(f"not enough memory or disk: {str(error).splitlines()[0]}") from None
+        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
+            raise damaged(self.path, error) from None
+
+    def to_arrow(self, table_or_sql: str) -> pyarrow.Table:
+        """Hand a table, or the result of a SELECT, over to Arrow.
+
+        Args:
+            table_or_sql: A table's name such as ``"samples"``, or SQL.
+
+        Raises:
+            UnsupportedError: The package pyarrow is not installed.
+            QueryError: The SQL is wrong.
+            RecordingError: A table is missing or damaged.
+        """
+        name = table_or_sql.strip()
+        return self.query(f'FROM "{name}"' if name in self.tables else table_or_sql).to_arrow()
+
+    def check(self) -> list[Problem]:
+        """Which invariants of a recording do not hold; see :mod:`sberf.recording.check`."""
+        from sberf.recording.check import check
+
+        return check(self)
 
     def close(self) -> None:
         """Close the DuckDB connection; the recording can be used again afterwards."""
@@ -46,37 +139,60 @@ class Recording:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<sberf.Recording {str(self.path)!r}>"
+
+    def _repr_html_(self) -> str:
+        from sberf.recording.html import summary_html
+
+        return summary_html(self)
+
 
 def open_recording(path: str | Path = DEFAULT_PATH) -> Recording:
     """Open the recording in directory ``path``.
 
     Raises:
-        RecordingError: No recording there, or of another major version.
+        RecordingError: No recording there, a damaged one, or one of another major version.
     """
     path = Path(path)
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RecordingError(f"no recording at '{path}'", "sberf record writes one") from None
     except (OSError, ValueError) as error:
-        raise RecordingError(f"'{path}' is no readable recording: {error}") from None
+        raise RecordingError(f"'{path}' is no readable recording: meta.json: {error}") from None
     if not isinstance(meta, dict) or meta.get("format") != FORMAT_NAME:
         raise RecordingError(f"'{path}' is no sberf recording")
-    major, minor = meta["version"]["major"], meta["version"]["minor"]
+    _check_version(path, meta)
+    _check_shape(path, meta)
+    return Recording(path, meta)
+
+
+def damaged(path: Path, error: Exception) -> RecordingError:
+    """The error for a table that turned out to be damaged while it was read."""
+    from sberf.recording.connection import DAMAGED_HINT
+
+    return RecordingError(f"recording '{path}' cannot be read: {str(error).splitlines()[0]}", DAMAGED_HINT)
+
+
+def _check_version(path: Path, meta: dict[str, Any]) -> None:
+    version = meta.get("version")
+    try:
+        major, minor = int(version["major"]), int(version["minor"])  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):
+        raise RecordingError(f"'{path}' is damaged: meta.json has no version") from None
     if major != FORMAT_MAJOR:
         raise RecordingError(
             f"'{path}' has format version {major}.{minor}; "
             f"this sberf reads version {FORMAT_MAJOR}.{FORMAT_MINOR}",
             "use the sberf version that wrote it",
         )
-    return Recording(path, meta)
 
 
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
-    import duckdb
-
-    connection = duckdb.connect(":memory:")
-    for table in TABLES:
-        file = str(path / "tables" / f"{table.name}.parquet").replace("'", "''")
-        connection.execute(f"CREATE VIEW {table.name} AS SELECT * FROM read_parquet('{file}')")
-    return connection
+def _check_shape(path: Path, meta: dict[str, Any]) -> None:
+    """The parts of meta.json on which every reader relies."""
+    window, sources = meta.get("window"), meta.get("sources")
+    if not isinstance(window, dict) or not all(isinstance(window.get(k), int) for k in ("start_ns", "end_ns")):
+        raise RecordingError(f"'{path}' is damaged: meta.json has no window")
+    if not isinstance(sources, list) or not all(isinstance(s, dict) and "event" in s for s in sources):
+        raise RecordingError(f"'{path}' is damaged: meta.json has no sources")

@@ -1,0 +1,141 @@
+"""Filters as SQL: the samples that a question is about, and the names of frames.
+
+Every analysis starts from here, so a filter means the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sberf.analysis.filters import Filters
+from sberf.errors import QueryError
+from sberf.recording.recording import Recording
+
+# What a frame is called, the only place that decides it.  A frame without a symbol is
+# module+0xoffset: never blank, never a neighbour's name.  Bracketed paths ([kernel]) and
+# paths without a last component are their own base name.
+MODULE_NAMES = """
+    SELECT module_id, path, kind,
+           CASE WHEN path = '' THEN '[unknown]'
+                WHEN path[1] = '[' THEN path
+                ELSE coalesce(nullif(split_part(path, '/', -1), ''), path) END AS module
+    FROM modules"""
+
+NAMED_FRAMES = f"""
+    SELECT f.frame_id, f.address, f.file, f.line, f.inlined_in IS NOT NULL AS inlined,
+           coalesce(m.path, '[unknown]') AS path, coalesce(m.kind, 'unknown') AS kind,
+           coalesce(m.module, '[unknown]') AS module,
+           coalesce(nullif(f.function, ''),
+                    coalesce(m.module, '[unknown]') || printf('+0x%x', f.address)) AS name
+    FROM frames f LEFT JOIN ({MODULE_NAMES}) m USING (module_id)"""
+
+NO_FILTERS = Filters()
+
+
+@dataclass(frozen=True)
+class Event:
+    """One recorded event: its name and the unit of its samples' weights (``ns`` or ``count``)."""
+
+    name: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A condition over the table ``samples`` with its parameters, ready for ``WHERE``."""
+
+    where: str
+    parameters: tuple[Any, ...]
+
+
+def recorded_events(recording: Recording) -> tuple[Event, ...]:
+    """The events that were recorded, in the order in which they were asked for."""
+    sources = recording.meta.get("sources") or []
+    return tuple(dict.fromkeys(Event(s["event"], s.get("unit", "count")) for s in sources))
+
+
+def chosen_event(recording: Recording, filters: Filters) -> Event:
+    """The one event whose weights an analysis adds up: the filter's, else the first recorded.
+
+    Raises:
+        QueryError: The filters name several events (their units do not add up) or one that
+            was not recorded.
+    """
+    recorded = {event.name: event for event in recorded_events(recording)}
+    names = ", ".join(recorded) or "none"
+    if len(filters.events) > 1:
+        raise QueryError("weights of different events cannot be added", "choose one --event")
+    if not filters.events:
+        return next(iter(recorded.values()), Event("none", "count"))
+    if filters.events[0] not in recorded:
+        raise QueryError(f"event '{filters.events[0]}' was not recorded", f"recorded events: {names}")
+    return recorded[filters.events[0]]
+
+
+def select_samples(filters: Filters, event: str | None = None) -> Selection:
+    """The condition that all of ``filters`` hold for a row of ``samples``.
+
+    Args:
+        filters: What to keep.
+        event: Keep only this event, whatever ``filters.events`` says.
+    """
+    conditions: list[str] = []
+    parameters: list[Any] = []
+
+    def add(condition: str, values: Iterable[Any]) -> None:
+        conditions.append(condition)
+        parameters.extend(values)
+
+    events = (event,) if event is not None else filters.events
+    if events:
+        add(_in("event", events), events)
+    if filters.cpus:
+        add(_in("cpu", filters.cpus), filters.cpus)
+    if filters.start_ns is not None:
+        add("ts_ns >= ?", [filters.start_ns])
+    if filters.stop_ns is not None:
+        add("ts_ns < ?", [filters.stop_ns])
+    if filters.pids or filters.tids or filters.comms:
+        add(*_threads_condition(filters))
+    for names, columns in ((filters.dsos, ("module", "path")), (filters.symbols, ("name",))):
+        if names:
+            add(*_frames_condition(names, columns))
+    return Selection(" AND ".join(conditions) or "true", tuple(parameters))
+
+
+def _in(column: str, values: tuple[Any, ...]) -> str:
+    return f"{column} IN ({', '.join('?' * len(values))})"
+
+
+def _matches(columns: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Equal or a glob.  Both are tried: names such as [kernel] hold glob characters."""
+    terms = [f"{column} = ? OR {column} GLOB ?" for column in columns for _ in names]
+    return " OR ".join(terms), [name for _ in columns for name in names for _ in range(2)]
+
+
+def _threads_condition(filters: Filters) -> tuple[str, list[Any]]:
+    conditions, parameters = [], []
+    for column, values in (("p.pid", filters.pids), ("t.tid", filters.tids)):
+        if values:
+            conditions.append(_in(column, values))
+            parameters.extend(values)
+    if filters.comms:
+        condition, names = _matches(("p.comm", "t.comm"), filters.comms)
+        conditions.append(f"({condition})")
+        parameters.extend(names)
+    return (
+        "thread_id IN (SELECT t.thread_id FROM threads t JOIN processes p USING (process_id) "
+        f"WHERE {' AND '.join(conditions)})",
+        parameters,
+    )
+
+
+def _frames_condition(names: tuple[str, ...], columns: tuple[str, ...]) -> tuple[str, list[str]]:
+    condition, parameters = _matches(columns, names)
+    return (
+        "stack_id IN (SELECT stack_id FROM (SELECT stack_id, unnest(frame_ids) AS frame_id FROM stacks) "
+        f"WHERE frame_id IN (SELECT frame_id FROM ({NAMED_FRAMES}) WHERE {condition}))",
+        parameters,
+    )
