@@ -16,7 +16,7 @@
 enum sberf_record_type {
 	SBERF_SAMPLE = 1,          /* struct sberf_sample, weight = the event's configured period */
 	SBERF_SAMPLE_WEIGHTED = 2, /* struct sberf_sample_weighted */
-	SBERF_STACK = 3,           /* struct sberf_stack, then nr addresses, leaf first */
+	SBERF_STACK = 3,           /* struct sberf_stack and its addresses */
 };
 
 enum sberf_stack_kind {
@@ -61,7 +61,7 @@ struct sberf_sample_weighted {
 	unsigned long long weight; /* in the event's unit: ns, faults, cycles ... */
 };
 
-/* 24 bytes + 8 * nr */
+/* 24 bytes, then nr addresses of 8 bytes, leaf first */
 struct sberf_stack {
 	struct sberf_record rec;
 	unsigned long long hash; /* over the addresses, the kind and the end; never below 256 */
@@ -69,7 +69,11 @@ struct sberf_stack {
 	unsigned char kind; /* enum sberf_stack_kind */
 	unsigned char end;  /* enum sberf_stack_end */
 	unsigned int tgid;  /* the process in which it was first seen */
-	unsigned long long addresses[];
 };
+
+_Static_assert(sizeof(struct sberf_record) == 8, "native/src/wire.rs");
+_Static_assert(sizeof(struct sberf_sample) == 40, "native/src/wire.rs");
+_Static_assert(sizeof(struct sberf_sample_weighted) == 48, "native/src/wire.rs");
+_Static_assert(sizeof(struct sberf_stack) == 24, "native/src/wire.rs");
 
 #endif

@@ -1,37 +1,41 @@
-"""The Rust core.  Only capture/ and recording/ import it."""
+"""The Rust core.  Only capture/ and recording/ import it.  JSON goes in and out as text."""
 
-from typing import Any
+from typing import final
 
 class NativeError(Exception):
-    """kind is one of usage, target, permission, unsupported, capture, recording."""
+    """``args`` are (kind, message, hint); kind is usage, target, permission, unsupported, capture or
+    recording."""
 
-    kind: str
-    message: str
-    hint: str | None
-
+@final
 class Capture:
-    """One capture: opened (attached, not yet counting) when made.
+    """One capture: opened (attached, not yet counting) when made."""
 
-    Options (a dict, see sberf/capture/options.py) choose targets and events.
-    """
+    def __new__(cls, options: str) -> Capture:
+        """``options`` is the JSON that sberf/capture/options.py writes."""
 
-    def __init__(self, options: dict[str, Any]) -> None: ...
+    def command_pid(self) -> int | None:
+        """The traced command's process ID, if there is a command."""
+
+    def release_command(self) -> None:
+        """Let the command run while the events stay disabled."""
+
     def start(self) -> None:
-        """Enable the events; lets a command (option "command") run."""
+        """Enable the events, then let the command run."""
+
     def stats(self) -> dict[str, int]:
-        """samples, processes, lost, bytes, buffer_percent, first_sample_ns, cpu_ns."""
-    def error(self) -> str | None:
+        """samples, processes, lost, written_bytes, fill_percent, first_sample_ns."""
+
+    def failure(self) -> str | None:
         """Why the drain thread had to stop early (a full disk), or None."""
-    def command_pid(self) -> int | None: ...
-    def reap_command(self) -> int | None:
-        """The command's exit status as subprocess gives it, None while it runs."""
-    def stop(self) -> None:
-        """Disable, drain, detach.  Idempotent."""
-    def finalize(self, output: str) -> dict[str, Any]:
-        """Write the recording to directory `output`; return its meta.json content."""
 
-def recover(spool: str, output: str) -> dict[str, Any]:
-    """Finish the capture whose process died; return meta.json's content."""
+    def stop(self, exit_code: int | None, max_sample_rate: int | None, warnings: list[str]) -> None:
+        """Disable, drain, detach, and complete the spool.  Idempotent."""
 
-def kernel_features() -> dict[str, Any]:
-    """What bpf() and perf_event_open() can do here, by trying: name -> true or the errno's name."""
+    def finalize(self, output: str) -> str:
+        """Write the recording to the new directory ``output``; return its meta.json."""
+
+def recover(spool: str, output: str) -> str:
+    """Finish the capture whose process died; return meta.json."""
+
+def kernel_features() -> list[tuple[str, int | None]]:
+    """What bpf() and perf_event_open() can do here, by trying: (name, None or the errno)."""

@@ -1,1 +1,10 @@
 //! The core of sberf; this file holds the export list and nothing else.
+mod capture;
+mod error;
+mod features;
+mod finalize;
+mod perf_record;
+mod python;
+mod spool;
+mod symbols;
+mod wire;

@@ -33,14 +33,40 @@ pub struct SideRecord<'a> {
 #[derive(Debug, PartialEq)]
 pub enum SideBody<'a> {
     /// A new executable mapping.
-    Mmap { pid: u32, start: u64, end: u64, file_offset: u64, file: MappedFile, raw_path: &'a [u8] },
-    Comm { pid: u32, tid: u32, comm: &'a [u8], exec: bool },
-    Fork { pid: u32, parent_pid: u32, tid: u32 },
-    Exit { pid: u32, tid: u32 },
-    Lost { records: u64 },
+    Mmap {
+        pid: u32,
+        start: u64,
+        end: u64,
+        file_offset: u64,
+        file: MappedFile,
+        raw_path: &'a [u8],
+    },
+    Comm {
+        pid: u32,
+        tid: u32,
+        comm: &'a [u8],
+        exec: bool,
+    },
+    Fork {
+        pid: u32,
+        parent_pid: u32,
+        tid: u32,
+    },
+    Exit {
+        pid: u32,
+        tid: u32,
+    },
+    Lost {
+        records: u64,
+    },
     Throttle,
     /// A BPF program or trampoline came (or, `gone`, went).
-    KernelSymbol { start: u64, len: u32, name: &'a [u8], gone: bool },
+    KernelSymbol {
+        start: u64,
+        len: u32,
+        name: &'a [u8],
+        gone: bool,
+    },
     Other,
 }
 
@@ -74,7 +100,7 @@ pub fn parse(record: &[u8]) -> Option<SideRecord<'_>> {
             gone: u16_at(payload, 14) & KSYMBOL_UNREGISTER != 0,
         },
         THROTTLE => SideBody::Throttle,
-        MMAP2 | COMM | FORK | EXIT | LOST | KSYMBOL => return None,
+        COMM | FORK | EXIT | LOST | KSYMBOL => return None,
         _ => SideBody::Other,
     };
     Some(SideRecord { ts_ns: u64_at(id, 8), body })
@@ -90,7 +116,11 @@ fn mmap2(p: &[u8], misc: u16) -> Option<SideBody<'_>> {
         return Some(SideBody::Other);
     }
     let raw_path = c_string(&p[64..]);
-    let mut file = MappedFile { path: crate::symbols::text::decode(raw_path), build_id: None, inode: None };
+    let mut file = MappedFile {
+        path: crate::symbols::decode(without_deleted(raw_path)).into_owned(),
+        build_id: None,
+        inode: None,
+    };
     if misc & MISC_MMAP_BUILD_ID != 0 {
         let len = usize::from(p[32]).min(20);
         file.build_id = Some(p[36..36 + len].to_vec());
@@ -106,6 +136,11 @@ fn mmap2(p: &[u8], misc: u16) -> Option<SideBody<'_>> {
         file,
         raw_path,
     })
+}
+
+/// The path without the mark that the kernel appends for unlinked files.
+pub fn without_deleted(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b" (deleted)").unwrap_or(path)
 }
 
 fn c_string(bytes: &[u8]) -> &[u8] {

@@ -11,6 +11,7 @@ const STACK: u8 = 3;
 const PERF: u8 = 64;
 const PROCESS: u8 = 65;
 const ROUND: u8 = 66;
+const CMDLINE: u8 = 67;
 
 const RECORD_LEN: usize = 8;
 const SAMPLE_LEN: usize = 40;
@@ -34,11 +35,22 @@ pub enum Record<'a> {
     Sample(Sample),
     Stack(StackBody<'a>),
     /// A raw perf side-band record (mmap2, comm, fork, exit, lost ...), see `perf_record`.
-    Perf { cpu: u16, bytes: &'a [u8] },
+    Perf {
+        cpu: u16,
+        bytes: &'a [u8],
+    },
     /// JSON of a [`ProcessSnapshot`].
     Process(&'a [u8]),
+    /// The arguments that process `pid` had at `ts_ns`, after an exec: UTF-8, quoted as for a shell.
+    Cmdline {
+        ts_ns: u64,
+        pid: u32,
+        cmdline: &'a [u8],
+    },
     /// Every event with a time before `ts_ns` that was not lost lies before this record.
-    Round { ts_ns: u64 },
+    Round {
+        ts_ns: u64,
+    },
 }
 
 /// One sample of an event.
@@ -90,6 +102,11 @@ pub enum WireError {
     Truncated,
 }
 
+/// Is this record, as it came from a ring, a sample?
+pub fn is_sample(record: &[u8]) -> bool {
+    matches!(record.first(), Some(&(SAMPLE | SAMPLE_WEIGHTED))) && record.len() >= SAMPLE_LEN
+}
+
 /// Splits the first record off `buf`; returns it with its padded length.
 pub fn next_record(buf: &[u8]) -> Result<(Record<'_>, usize), WireError> {
     if buf.len() < RECORD_LEN {
@@ -107,10 +124,14 @@ pub fn next_record(buf: &[u8]) -> Result<(Record<'_>, usize), WireError> {
             Ok((Record::Stack(stack(body(buf, len)?)), len))
         }
         ROUND => Ok((Record::Round { ts_ns: u64_at(body(buf, 16)?, 8) }, 16)),
-        kind @ (PERF | PROCESS) => {
+        kind @ (PERF | PROCESS | CMDLINE) => {
             let padded = RECORD_LEN + (word as usize).next_multiple_of(8);
             let bytes = &body(buf, padded)?[RECORD_LEN..RECORD_LEN + word as usize];
-            let record = if kind == PERF { Record::Perf { cpu, bytes } } else { Record::Process(bytes) };
+            let record = match kind {
+                PERF => Record::Perf { cpu, bytes },
+                PROCESS => Record::Process(bytes),
+                _ => cmdline(bytes)?,
+            };
             Ok((record, padded))
         }
         other => Err(WireError::UnknownType(other)),
@@ -126,6 +147,15 @@ pub fn push_perf(out: &mut Vec<u8>, cpu: u16, bytes: &[u8]) {
 pub fn push_process(out: &mut Vec<u8>, snapshot: &ProcessSnapshot) {
     let json = serde_json::to_vec(snapshot).expect("a snapshot has no maps with non-string keys");
     push_wrapped(out, PROCESS, 0, &json);
+}
+
+/// Appends the arguments of a process.
+pub fn push_cmdline(out: &mut Vec<u8>, ts_ns: u64, pid: i32, cmdline: &str) {
+    let mut bytes = Vec::with_capacity(12 + cmdline.len());
+    bytes.extend_from_slice(&ts_ns.to_ne_bytes());
+    bytes.extend_from_slice(&pid.to_ne_bytes());
+    bytes.extend_from_slice(cmdline.as_bytes());
+    push_wrapped(out, CMDLINE, 0, &bytes);
 }
 
 /// Appends a round marker.
@@ -224,6 +254,11 @@ fn stack(b: &[u8]) -> StackBody<'_> {
         tgid: u32_at(b, 20),
         addresses: &b[STACK_LEN..],
     }
+}
+
+fn cmdline(b: &[u8]) -> Result<Record<'_>, WireError> {
+    let cmdline = b.get(12..).ok_or(WireError::Truncated)?;
+    Ok(Record::Cmdline { ts_ns: u64_at(b, 0), pid: u32_at(b, 8), cmdline })
 }
 
 /// Reads a native-endian integer; the caller has checked the length.

@@ -1,0 +1,341 @@
+//! The drain thread: moves raw records from the rings to the spool.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
+
+use super::clock::monotonic_ns;
+use super::keeper;
+use super::sideband::SideBand;
+use crate::error::describe;
+use crate::perf_record::{self, SideBody};
+use crate::spool::SpoolWriter;
+use crate::wire::{self, u32_at, u64_at};
+
+/// Rounds are at most this far apart, so a kill loses no more and the live line stays fresh.
+const ROUND_INTERVAL: Duration = Duration::from_millis(250);
+/// Side-band wake-ups are gathered for this long: a busy build maps thousands of files a second.
+const GATHER: Duration = Duration::from_millis(5);
+/// What is pending reaches the file at least so often.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// Records taken from the rings before the spool is looked after.
+const BATCH: usize = 4096;
+/// Batches in a round: producers that never pause must not keep it from ending.
+const MAX_BATCHES: usize = 256;
+
+/// What the live line shows; written by the drain thread, read by anyone.
+#[derive(Default)]
+pub struct Stats {
+    pub samples: AtomicU64,
+    pub processes: AtomicU64,
+    pub written_bytes: AtomicU64,
+    /// The fullest that the rings were in one round, in percent of all.
+    pub fill_percent: AtomicU64,
+    /// When the first sample was taken; 0: none yet.
+    pub first_sample_ns: AtomicU64,
+    pub sideband_records: AtomicU64,
+    error: Mutex<Option<String>>,
+}
+
+impl Stats {
+    pub fn error(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_error(&self, error: String) {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Everything that the thread owns.
+pub struct Drain {
+    pub sidebands: Vec<SideBand>,
+    pub rings: Vec<MapHandle>,
+    pub ring_bytes: u64,
+    pub spool: File,
+    pub stats: Arc<Stats>,
+    pub to_keeper: Sender<keeper::Event>,
+    pub from_keeper: Receiver<Vec<u8>>,
+    /// None: the side-band of every process is kept.
+    pub followed: Option<Followed>,
+    pub stop: Arc<StopSignal>,
+}
+
+/// Ends the thread at once, also while it waits.
+pub struct StopSignal {
+    flag: AtomicBool,
+    event: OwnedFd,
+}
+
+impl StopSignal {
+    pub fn new() -> std::io::Result<Self> {
+        // SAFETY: no pointers; the result is checked.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just returned this descriptor.
+        Ok(Self { flag: AtomicBool::new(false), event: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    pub fn raise(&self) {
+        self.flag.store(true, Ordering::Release);
+        // SAFETY: eight bytes from a live buffer to a descriptor that we own.
+        unsafe { libc::write(self.event.as_raw_fd(), 1u64.to_ne_bytes().as_ptr().cast(), 8) };
+    }
+
+    fn is_raised(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+}
+
+/// The spool and what is counted on the way into it.
+struct Inbox {
+    spool: SpoolWriter<File>,
+    samples: u64,
+    /// Bytes that came from the rings in this round.
+    round_bytes: u64,
+    first_sample_ns: u64,
+    tgids: HashSet<u32>,
+    last_tgid: u32,
+}
+
+impl Inbox {
+    fn push(&mut self, record: &[u8]) {
+        self.spool.buffer().extend_from_slice(record);
+        self.round_bytes += record.len() as u64;
+        if !wire::is_sample(record) {
+            return;
+        }
+        self.samples += 1;
+        let tgid = u32_at(record, 16);
+        if tgid != self.last_tgid {
+            self.last_tgid = tgid;
+            self.tgids.insert(tgid);
+        }
+        if self.first_sample_ns == 0 {
+            self.first_sample_ns = u64_at(record, 8);
+        }
+    }
+}
+
+impl Drain {
+    /// Runs until the stop signal, then drains what is left.
+    pub fn run(mut self) {
+        let inbox = RefCell::new(Inbox {
+            spool: SpoolWriter::new(self.spool.try_clone().expect("a descriptor can be duplicated")),
+            samples: 0,
+            round_bytes: 0,
+            first_sample_ns: 0,
+            tgids: HashSet::new(),
+            last_tgid: u32::MAX,
+        });
+        let rings = std::mem::take(&mut self.rings);
+        let ring_buffer = match open_rings(&rings, &inbox) {
+            Ok(ring_buffer) => ring_buffer,
+            Err(error) => return self.stats.set_error(format!("cannot map the ring buffers: {error}")),
+        };
+        let poll = Poll::new(&self.sidebands, ring_buffer.epoll_fd(), &self.stop);
+        let mut flushed = Instant::now();
+        loop {
+            // Read before the round: what was written before the signal is drained by this round.
+            let stopping = self.stop.is_raised();
+            self.round(&ring_buffer, &inbox);
+            let due = stopping || flushed.elapsed() >= FLUSH_INTERVAL;
+            self.write(&inbox, due);
+            if due {
+                flushed = Instant::now();
+            }
+            if stopping || self.stats.error().is_some() {
+                return;
+            }
+            poll.wait();
+        }
+    }
+
+    fn round(&mut self, rings: &RingBuffer<'_>, inbox: &RefCell<Inbox>) {
+        let round_ns = monotonic_ns();
+        inbox.borrow_mut().round_bytes = 0;
+        self.drain_sidebands(inbox);
+        for _ in 0..MAX_BATCHES {
+            if rings.consume_raw_n(BATCH) < BATCH as i32 {
+                break;
+            }
+            self.write(inbox, false);
+        }
+        let mut inbox = inbox.borrow_mut();
+        while let Ok(record) = self.from_keeper.try_recv() {
+            inbox.spool.buffer().extend_from_slice(&record);
+        }
+        wire::push_round(inbox.spool.buffer(), round_ns);
+        self.publish(&inbox);
+    }
+
+    fn publish(&self, inbox: &Inbox) {
+        let stats = &self.stats;
+        let capacity = self.ring_bytes.max(1);
+        stats.samples.store(inbox.samples, Ordering::Relaxed);
+        stats.processes.store(inbox.tgids.len() as u64, Ordering::Relaxed);
+        stats.written_bytes.store(inbox.spool.written_bytes(), Ordering::Relaxed);
+        stats.fill_percent.fetch_max((100 * inbox.round_bytes / capacity).min(100), Ordering::Relaxed);
+        stats.first_sample_ns.store(inbox.first_sample_ns, Ordering::Relaxed);
+    }
+
+    fn write(&self, inbox: &RefCell<Inbox>, now: bool) {
+        let spool = &mut inbox.borrow_mut().spool;
+        if let Err(error) = if now { spool.flush() } else { spool.flush_if_full() } {
+            self.stats.set_error(format!("cannot write the spool: {}", describe(&error)));
+        }
+    }
+
+    fn drain_sidebands(&mut self, inbox: &RefCell<Inbox>) {
+        let out = &mut *inbox.borrow_mut();
+        let (mut records, to_keeper) = (0, &self.to_keeper);
+        let followed = &mut self.followed;
+        for sideband in &mut self.sidebands {
+            let cpu = sideband.cpu;
+            sideband.drain(|bytes| {
+                records += 1;
+                match followed {
+                    Some(followed) => followed.hold(cpu, bytes),
+                    None => forward(cpu, bytes, out.spool.buffer(), to_keeper),
+                }
+            });
+        }
+        if let Some(followed) = followed {
+            followed.release(|cpu, bytes| forward(cpu, bytes, out.spool.buffer(), to_keeper));
+        }
+        self.stats.sideband_records.fetch_add(records, Ordering::Relaxed);
+    }
+}
+
+/// Spools a side-band record and tells the keeper of new code.
+fn forward(cpu: u16, bytes: &[u8], out: &mut Vec<u8>, to_keeper: &Sender<keeper::Event>) {
+    let Some(record) = perf_record::parse(bytes) else { return };
+    let event = match record.body {
+        SideBody::Mmap { pid, start, end, file, raw_path, .. } => {
+            let raw_path = raw_path.to_vec();
+            Some(keeper::Event::Mapped { pid: pid as i32, start, end, file, raw_path })
+        }
+        SideBody::Comm { pid, exec: true, .. } => Some(keeper::Event::Execed { pid: pid as i32 }),
+        SideBody::Other => return,
+        _ => None,
+    };
+    wire::push_perf(out, cpu, bytes);
+    if let Some(event) = event {
+        // The keeper outlives this thread.
+        let _ = to_keeper.send(event);
+    }
+}
+
+/// The processes whose side-band a capture of chosen processes keeps, and their descendants.
+pub struct Followed {
+    pids: HashSet<u32>,
+    inherit: bool,
+    held: Vec<(u16, Vec<u8>)>,
+    /// Records of unknown processes wait for one round: the fork may lie in another CPU's ring.
+    unknown: Vec<(u16, Vec<u8>)>,
+}
+
+impl Followed {
+    pub fn new(pids: impl IntoIterator<Item = u32>, inherit: bool) -> Self {
+        Self { pids: pids.into_iter().collect(), inherit, held: Vec::new(), unknown: Vec::new() }
+    }
+
+    fn hold(&mut self, cpu: u16, bytes: &[u8]) {
+        self.held.push((cpu, bytes.to_vec()));
+    }
+
+    /// Learns the round's forks, then hands on what belongs to followed processes.
+    fn release(&mut self, mut forward: impl FnMut(u16, &[u8])) {
+        let (waiting, fresh) = (std::mem::take(&mut self.unknown), std::mem::take(&mut self.held));
+        let mut forks: Vec<(u64, u32, u32)> =
+            waiting.iter().chain(&fresh).filter_map(|(_, r)| fork_of(r)).collect();
+        forks.sort_unstable();
+        for (_, pid, parent) in forks {
+            if pid == parent {
+                continue;
+            }
+            if self.inherit && self.pids.contains(&parent) {
+                self.pids.insert(pid);
+            } else {
+                self.pids.remove(&pid); // the PID of a followed process was given to another
+            }
+        }
+        for (cpu, bytes) in waiting {
+            if self.wants(&bytes) {
+                forward(cpu, &bytes);
+            }
+        }
+        for (cpu, bytes) in fresh {
+            if self.wants(&bytes) {
+                forward(cpu, &bytes);
+            } else {
+                self.unknown.push((cpu, bytes));
+            }
+        }
+    }
+
+    fn wants(&self, bytes: &[u8]) -> bool {
+        match perf_record::parse(bytes).map(|record| record.body) {
+            Some(
+                SideBody::Mmap { pid, .. }
+                | SideBody::Comm { pid, .. }
+                | SideBody::Fork { pid, .. }
+                | SideBody::Exit { pid, .. },
+            ) => self.pids.contains(&pid),
+            Some(SideBody::Lost { .. } | SideBody::Throttle | SideBody::KernelSymbol { .. }) => true,
+            Some(SideBody::Other) | None => false,
+        }
+    }
+}
+
+fn fork_of(bytes: &[u8]) -> Option<(u64, u32, u32)> {
+    let record = perf_record::parse(bytes)?;
+    match record.body {
+        SideBody::Fork { pid, parent_pid, .. } => Some((record.ts_ns, pid, parent_pid)),
+        _ => None,
+    }
+}
+
+fn open_rings<'a>(rings: &'a [MapHandle], inbox: &'a RefCell<Inbox>) -> libbpf_rs::Result<RingBuffer<'a>> {
+    let mut builder = RingBufferBuilder::new();
+    for ring in rings {
+        builder.add(ring, |record: &[u8]| {
+            inbox.borrow_mut().push(record);
+            0
+        })?;
+    }
+    builder.build()
+}
+
+/// Waits for the side-band, a ring that fills, the stop signal, or the next round.
+struct Poll {
+    fds: Vec<libc::pollfd>,
+}
+
+impl Poll {
+    fn new(sidebands: &[SideBand], rings: i32, stop: &StopSignal) -> Self {
+        let fds = sidebands.iter().map(SideBand::fd).chain([rings, stop.event.as_raw_fd()]);
+        Self { fds: fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect() }
+    }
+
+    fn wait(&self) {
+        let mut fds = self.fds.clone();
+        let started = Instant::now();
+        // SAFETY: `fds` is a live array of that many elements.
+        unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, ROUND_INTERVAL.as_millis() as i32) };
+        let only_sideband = fds[fds.len() - 2..].iter().all(|fd| fd.revents == 0);
+        if only_sideband && started.elapsed() < GATHER {
+            std::thread::sleep(GATHER);
+        }
+    }
+}

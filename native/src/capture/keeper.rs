@@ -1,0 +1,287 @@
+//! Opens the files behind executable mappings while their processes live, and keeps them open, so
+//! that the code of exited processes and of deleted files still gets names.
+//!
+//! Runs in a thread of its own: a slow file system must not stall the ring buffers.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use super::clock::monotonic_ns;
+use super::procfs::{self, BootClock, RawMapping};
+use crate::finalize::FileStore;
+use crate::perf_record::without_deleted;
+use crate::symbols;
+use crate::wire::{self, Inode, MappedFile};
+
+const SCAN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What the drain thread has seen in the side-band.
+pub enum Event {
+    Mapped { pid: i32, start: u64, end: u64, file: MappedFile, raw_path: Vec<u8> },
+    Execed { pid: i32 },
+}
+
+/// Which processes to look up at the begin.
+pub enum Scan {
+    Everything,
+    Pids(Vec<i32>),
+}
+
+/// The files that were kept.
+pub struct KeptFiles {
+    files: HashMap<MappedFile, Option<File>>,
+    /// Directories in which perf maps may lie, by process, with the time at which each was opened.
+    map_dirs: HashMap<i32, Vec<(u64, File)>>,
+    kept: usize,
+    limit: usize,
+}
+
+/// The thread's state.
+pub struct Keeper {
+    store: KeptFiles,
+    /// Names by inode, as /proc/PID/maps has them, to names by build-id, as the side-band has them.
+    by_inode: HashMap<MappedFile, MappedFile>,
+    clock: BootClock,
+    records: Sender<Vec<u8>>,
+}
+
+impl Keeper {
+    pub fn new(clock: BootClock, records: Sender<Vec<u8>>, limit: usize) -> Self {
+        let store = KeptFiles { files: HashMap::new(), map_dirs: HashMap::new(), kept: 0, limit };
+        Self { store, by_inode: HashMap::new(), clock, records }
+    }
+
+    /// Serves events until their sender hangs up; scans once `scan_now` is set, between events.
+    pub fn run(mut self, events: &Receiver<Event>, scan: Scan, scan_now: &AtomicBool) -> KeptFiles {
+        let mut to_scan: Option<Vec<i32>> = None;
+        loop {
+            let waiting = match &mut to_scan {
+                Some(pids) => match pids.pop() {
+                    Some(pid) => {
+                        self.snapshot(pid, matches!(scan, Scan::Pids(_)));
+                        Duration::ZERO
+                    }
+                    None => Duration::MAX,
+                },
+                None if scan_now.load(Ordering::Acquire) => {
+                    to_scan = Some(scan.pids());
+                    Duration::ZERO
+                }
+                None => SCAN_CHECK_INTERVAL,
+            };
+            match receive(events, waiting) {
+                Ok(event) => self.handle(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.store,
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Mapped { pid, start, end, file, raw_path } => {
+                if is_file(&raw_path) {
+                    self.keep(pid, (start, end), &raw_path, &file);
+                } else if is_generated(&raw_path) && !self.store.map_dirs.contains_key(&pid) {
+                    self.keep_map_dir(pid);
+                    self.send_identity(pid);
+                }
+            }
+            Event::Execed { pid } => {
+                self.store.forget_map_dir_of_previous_image(pid);
+                self.send_cmdline(pid);
+            }
+        }
+    }
+
+    /// Reads a whole process and hands it to the drain thread.
+    fn snapshot(&mut self, pid: i32, target: bool) {
+        // A process that has gone meanwhile is none of our business: the side-band tells the rest.
+        let Ok(mut snapshot) = procfs::identity(pid, monotonic_ns(), self.clock) else { return };
+        snapshot.target = target;
+        if !snapshot.kernel_thread {
+            let mut generated = false;
+            let maps = procfs::mappings(pid, |raw| {
+                generated |= is_generated(raw.raw_path);
+                self.name_file(pid, raw)
+            });
+            let Ok(maps) = maps else { return };
+            snapshot.maps = Some(maps);
+            if generated {
+                self.keep_map_dir(pid);
+            }
+        }
+        self.send(|out| wire::push_process(out, &snapshot));
+    }
+
+    fn send_identity(&mut self, pid: i32) {
+        if let Ok(snapshot) = procfs::identity(pid, monotonic_ns(), self.clock) {
+            self.send(|out| wire::push_process(out, &snapshot));
+        }
+    }
+
+    /// After an exec only the arguments are news; the rest the side-band told.
+    fn send_cmdline(&mut self, pid: i32) {
+        let ts_ns = monotonic_ns();
+        if let Some(cmdline) = procfs::cmdline(pid) {
+            self.send(|out| wire::push_cmdline(out, ts_ns, pid, &cmdline));
+        }
+    }
+
+    fn send(&self, push: impl FnOnce(&mut Vec<u8>)) {
+        let mut record = Vec::new();
+        push(&mut record);
+        // The drain thread outlives us but for a full disk, and then nobody wants the record.
+        let _ = self.records.send(record);
+    }
+
+    fn keep_map_dir(&mut self, pid: i32) {
+        if let (true, Ok(dir)) = (self.store.has_room(), File::open(format!("/proc/{pid}/root/tmp"))) {
+            self.store.map_dirs.entry(pid).or_default().push((monotonic_ns(), dir));
+            self.store.kept += 1;
+        }
+    }
+
+    /// The identity of a mapping in /proc/PID/maps, by build-id where the file has one.
+    fn name_file(&mut self, pid: i32, raw: &RawMapping<'_>) -> MappedFile {
+        let path = symbols::decode(without_deleted(raw.raw_path)).into_owned();
+        let by_inode = MappedFile { path, build_id: None, inode: raw.inode };
+        if !is_file(raw.raw_path) {
+            return by_inode;
+        }
+        if let Some(known) = self.by_inode.get(&by_inode) {
+            return known.clone();
+        }
+        let file = open_mapped(pid, (raw.start, raw.end), raw.raw_path, &by_inode);
+        let mut named = by_inode.clone();
+        if let Some(build_id) = file.as_ref().and_then(symbols::build_id) {
+            named = MappedFile { path: named.path, build_id: Some(build_id), inode: None };
+        }
+        self.store.insert(named.clone(), file);
+        self.by_inode.insert(by_inode, named.clone());
+        named
+    }
+
+    fn keep(&mut self, pid: i32, range: (u64, u64), raw_path: &[u8], file: &MappedFile) {
+        if !self.store.files.contains_key(file) {
+            let opened = open_mapped(pid, range, raw_path, file);
+            self.store.insert(file.clone(), opened);
+        }
+    }
+}
+
+impl KeptFiles {
+    fn has_room(&self) -> bool {
+        self.kept < self.limit
+    }
+
+    fn insert(&mut self, name: MappedFile, file: Option<File>) {
+        let file = file.filter(|_| self.has_room());
+        self.kept += usize::from(file.is_some());
+        self.files.entry(name).or_insert(file);
+    }
+
+    fn forget_map_dir_of_previous_image(&mut self, pid: i32) {
+        // Entries stay for finalising; an empty list makes room for the new image's directory.
+        if let Some(dirs) = self.map_dirs.remove(&pid) {
+            self.kept -= dirs.len();
+        }
+    }
+}
+
+impl FileStore for KeptFiles {
+    fn open(&self, file: &MappedFile) -> Option<File> {
+        self.files.get(file)?.as_ref()?.try_clone().ok()
+    }
+
+    fn perf_map_dir(&self, pid: i32, started_ns: Option<i64>) -> Option<File> {
+        let started_ns = started_ns.unwrap_or(i64::MIN);
+        let dirs = self.map_dirs.get(&pid)?;
+        let (_, dir) = dirs.iter().find(|(opened_ns, _)| *opened_ns as i64 >= started_ns)?;
+        dir.try_clone().ok()
+    }
+}
+
+impl Scan {
+    fn pids(&self) -> Vec<i32> {
+        match self {
+            Scan::Everything => procfs::all_pids().unwrap_or_default(),
+            Scan::Pids(pids) => pids.clone(),
+        }
+    }
+}
+
+fn receive(events: &Receiver<Event>, waiting: Duration) -> Result<Event, RecvTimeoutError> {
+    if waiting == Duration::MAX {
+        return events.recv().map_err(|_| RecvTimeoutError::Disconnected);
+    }
+    events.recv_timeout(waiting)
+}
+
+/// Does the mapping have a file that can be opened?
+fn is_file(raw_path: &[u8]) -> bool {
+    raw_path.starts_with(b"/") && !is_generated(raw_path) && !raw_path.starts_with(b"/dev/zero")
+}
+
+/// Memory that a program fills with code of its own: `//anon` is the side-band's name, none that of
+/// /proc/PID/maps.
+fn is_generated(raw_path: &[u8]) -> bool {
+    raw_path.is_empty()
+        || raw_path.starts_with(b"//anon")
+        || raw_path.starts_with(b"[anon")
+        || raw_path.starts_with(b"/memfd:")
+}
+
+fn open_mapped(pid: i32, range: (u64, u64), raw_path: &[u8], wanted: &MappedFile) -> Option<File> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(without_deleted(raw_path)));
+    let mapped = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
+    let mut in_its_root = PathBuf::from(format!("/proc/{pid}/root"));
+    in_its_root.push(path.strip_prefix("/").ok()?);
+    [(mapped.as_path(), true), (&in_its_root, false), (path, false)]
+        .into_iter()
+        .filter_map(|(path, exact)| Some((open_regular(path)?, exact)))
+        .find(|(file, exact)| is_wanted(file, wanted, *exact))
+        .map(|(file, _)| file)
+}
+
+/// Never blocks on what an untrusted process may have put there.
+fn open_regular(path: &Path) -> Option<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
+/// `exact`: reached through the mapping itself, whose inode need not be checked (and overlay file
+/// systems show another one there).
+fn is_wanted(file: &File, wanted: &MappedFile, exact: bool) -> bool {
+    match (&wanted.build_id, wanted.inode) {
+        (Some(build_id), _) => symbols::build_id(file).as_ref() == Some(build_id),
+        (None, Some(inode)) => exact || inode_of(file) == Some(inode),
+        (None, None) => exact,
+    }
+}
+
+fn inode_of(file: &File) -> Option<Inode> {
+    let metadata = file.metadata().ok()?;
+    let device = metadata.dev();
+    Some(Inode { major: libc::major(device), minor: libc::minor(device), inode: metadata.ino() })
+}
+
+/// Files that may be kept open: half of what this process may have at all.
+pub fn raise_open_files() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid structure for both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+    (limit.rlim_cur / 2).clamp(256, 65536) as usize
+}

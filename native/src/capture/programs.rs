@@ -1,0 +1,178 @@
+//! Loads the BPF programs and makes their maps.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+
+use super::options::{Cgroup, Options};
+use crate::error::{Error, Kind, Result};
+
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, dead_code, unused_imports)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/cpu.skel.rs"));
+}
+
+/// Programs that bpf/cpu.bpf.c has: one for each source.
+pub const MAX_SOURCES: usize = 8;
+/// A ring is shared by so many CPUs at most, unless that makes it too small.
+const CPUS_PER_RING: usize = 8;
+const MIN_RING_BYTES: u64 = 1 << 20;
+
+/// The loaded programs.  The kernel frees them when this value and the perf events are dropped.
+pub struct Programs {
+    on_sample: Vec<OwnedFd>,
+    cpu_states: MapHandle,
+    pub rings: Vec<MapHandle>,
+    pub ring_bytes: u64,
+}
+
+impl Programs {
+    pub fn load(options: &Options, cpus: &[u16]) -> Result<Self> {
+        let last_cpu = usize::from(*cpus.iter().max().expect("a machine has a CPU"));
+        let (cpus_per_ring, ring_bytes) = ring_layout(last_cpu + 1, options.buffer_bytes);
+        let ring_count = last_cpu / cpus_per_ring + 1;
+
+        // libbpf-rs keeps the object in storage that must outlive the skeleton; both end here.
+        let mut storage = MaybeUninit::uninit();
+        let mut open = skeleton::CpuSkelBuilder::default().open(&mut storage).map_err(load_error)?;
+        open.maps.rings.set_max_entries(ring_count as u32).map_err(load_error)?;
+        let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has constants");
+        rodata.cpus_per_ring = cpus_per_ring as u32;
+        rodata.wake_at_bytes = ring_bytes / 4;
+        rodata.max_user_frames = options.max_user_frames;
+        rodata.max_kernel_frames = options.max_kernel_frames;
+        if let Some(cgroup) = &options.target.cgroup {
+            rodata.chosen_cgroup_id = cgroup.id;
+            rodata.chosen_cgroup_subsys = v1_subsystem(cgroup)?;
+        }
+        for (slot, source) in rodata.sources.iter_mut().zip(&options.sources) {
+            slot.period = source_period(source.frequency_hz, source.period, &source.unit).unwrap_or(0);
+            slot.user = MaybeUninit::new(source.user);
+            slot.kernel = MaybeUninit::new(source.kernel);
+        }
+        let skel = open.load().map_err(load_error)?;
+
+        let rings = (0..ring_count).map(|_| new_ring(ring_bytes)).collect::<Result<Vec<_>>>()?;
+        for (index, ring) in rings.iter().enumerate() {
+            let fd = ring.as_fd().as_raw_fd();
+            skel.maps
+                .rings
+                .update(&(index as u32).to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+                .map_err(load_error)?;
+        }
+        let programs = [
+            &skel.progs.on_sample_0,
+            &skel.progs.on_sample_1,
+            &skel.progs.on_sample_2,
+            &skel.progs.on_sample_3,
+            &skel.progs.on_sample_4,
+            &skel.progs.on_sample_5,
+            &skel.progs.on_sample_6,
+            &skel.progs.on_sample_7,
+        ];
+        let on_sample = programs[..options.sources.len()]
+            .iter()
+            .map(|program| program.as_fd().try_clone_to_owned())
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(|e| Error::io("cannot keep a BPF program", &e))?;
+        let cpu_states = MapHandle::try_from(&skel.maps.cpu_states).map_err(load_error)?;
+        Ok(Self { on_sample, cpu_states, rings, ring_bytes })
+    }
+
+    pub fn on_sample(&self, source: usize) -> RawFd {
+        self.on_sample[source].as_raw_fd()
+    }
+
+    /// Records that found no room, by CPU.
+    pub fn dropped_by_cpu(&self) -> Vec<u64> {
+        let values = self.cpu_states.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY);
+        let values = values.ok().flatten().unwrap_or_default();
+        values.iter().map(|value| crate::wire::u64_at(value, 0)).collect()
+    }
+
+    /// Times that the kernel skipped a program because another one was running there.
+    pub fn missed_runs(&self) -> u64 {
+        self.on_sample.iter().map(|program| recursion_misses(program.as_raw_fd())).sum()
+    }
+}
+
+/// What one sample stands for when the kernel does not adapt it: a clock's frequency is a fixed period.
+pub fn source_period(frequency_hz: Option<u64>, period: Option<u64>, unit: &str) -> Option<u64> {
+    match frequency_hz {
+        // perf_swevent_init_hrtimer() makes the same division.
+        Some(hz) if unit == "ns" => Some(1_000_000_000 / hz.max(1)),
+        Some(_) => None,
+        None => period,
+    }
+}
+
+fn ring_layout(cpus: usize, buffer_bytes: u64) -> (usize, u64) {
+    let mut cpus_per_ring = cpus.min(CPUS_PER_RING);
+    loop {
+        let rings = cpus.div_ceil(cpus_per_ring) as u64;
+        let bytes = (buffer_bytes / rings).max(4096);
+        let bytes = 1 << bytes.ilog2(); // the kernel wants a power of two
+        if bytes >= MIN_RING_BYTES || rings == 1 {
+            return (cpus_per_ring, bytes.max(super::sideband::page_size() as u64));
+        }
+        cpus_per_ring *= 2;
+    }
+}
+
+fn new_ring(bytes: u64) -> Result<MapHandle> {
+    // SAFETY: all-zero options but for the size are what libbpf's own macro makes.
+    let mut options: libbpf_sys::bpf_map_create_opts = unsafe { std::mem::zeroed() };
+    options.sz = size_of::<libbpf_sys::bpf_map_create_opts>() as _;
+    let size = u32::try_from(bytes).map_err(|_| Error::new(Kind::Usage, "--buffer is too large"))?;
+    MapHandle::create(MapType::RingBuf, Some("sberf_ring"), 0, 0, size, &options)
+        .map_err(|e| Error::new(Kind::Capture, format!("cannot make a ring buffer of {bytes} bytes: {e}")))
+}
+
+/// The controller's index on this kernel, from `enum cgroup_subsys_id` in its BTF.
+fn v1_subsystem(cgroup: &Cgroup) -> Result<i32> {
+    let Some(controller) = &cgroup.v1_controller else { return Ok(-1) };
+    let wanted = format!("{controller}_cgrp_id");
+    let unknown =
+        || Error::new(Kind::Unsupported, format!("this kernel has no cgroup controller '{controller}'"));
+    let btf = libbpf_rs::btf::Btf::from_vmlinux().map_err(|_| unknown())?;
+    let subsystems: libbpf_rs::btf::types::Enum<'_> =
+        btf.type_by_name("cgroup_subsys_id").ok_or_else(unknown)?;
+    subsystems
+        .iter()
+        .find(|member| member.name.is_some_and(|name| name == wanted.as_str()))
+        .map(|member| member.value as i32)
+        .ok_or_else(unknown)
+}
+
+fn recursion_misses(program: RawFd) -> u64 {
+    // SAFETY: zero is a valid value of every field.
+    let mut info: libbpf_sys::bpf_prog_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is `len` bytes long and the kernel writes no more than that.
+    let error = unsafe { libbpf_sys::bpf_obj_get_info_by_fd(program, (&raw mut info).cast(), &mut len) };
+    if error == 0 { info.recursion_misses } else { 0 }
+}
+
+fn load_error(error: libbpf_rs::Error) -> Error {
+    match error.kind() {
+        libbpf_rs::ErrorKind::PermissionDenied => Error::new(Kind::Permission, "may not load BPF programs")
+            .hint("run it as root, or give CAP_BPF and CAP_PERFMON; `sberf doctor` shows what is missing"),
+        _ => Error::new(Kind::Unsupported, format!("cannot load the BPF programs: {error:#}"))
+            .hint("`sberf doctor` shows what this kernel lacks"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_share_the_buffer() {
+        assert_eq!(ring_layout(2, 16 << 20), (2, 16 << 20));
+        assert_eq!(ring_layout(192, 48 << 20), (8, 2 << 20));
+        assert_eq!(ring_layout(192, 1 << 20).1, 1 << 20);
+        assert_eq!(ring_layout(4, 1 << 16), (4, 1 << 16));
+    }
+}
