@@ -116,7 +116,8 @@ def _matches(columns: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, lis
 
 
 def _threads_condition(filters: Filters) -> tuple[str, list[Any]]:
-    conditions, parameters = [], []
+    conditions: list[str] = []
+    parameters: list[Any] = []
     for column, values in (("p.pid", filters.pids), ("t.tid", filters.tids)):
         if values:
             conditions.append(_in(column, values))

@@ -1,0 +1,1 @@
+"""Open recordings, describe their tables, query and check them."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sberf.errors import RecordingError
+from sberf.recording.duckdb_errors import DAMAGED_HINT
 from sberf.recording.schema import TABLES, Table
 
 if TYPE_CHECKING:
     import duckdb
 
 MEMORY_LIMIT = "1GB"
-DAMAGED_HINT = "the file is truncated or damaged: copy the recording again, or record again"
 
 
 def connect(
@@ -40,13 +40,15 @@ def connect(
     connection = duckdb.connect(":memory:", config=_settings(memory_limit))
     files = _table_files(path)
     allowed = [str(file) for file in files.values()] + ([str(output)] if output else [])
-    connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, allowed))}]")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, allowed))}]")
     connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
     described = {table.name: table for table in TABLES}
     try:
         for name, file in files.items():
             _create_view(connection, name, file, described.get(name))
+        # From here on DuckDB's errors are JSON, for duckdb_errors.
+        connection.execute("SET errors_as_json = true")
+        connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()
         raise
@@ -79,13 +81,11 @@ def _table_files(path: Path) -> dict[str, Path]:
     return files
 
 
-def _create_view(
-    connection: duckdb.DuckDBPyConnection, name: str, file: Path, table: Table | None
-) -> None:
+def _create_view(connection: duckdb.DuckDBPyConnection, name: str, file: Path, table: Table | None) -> None:
     """Make the view; columns that an older minor version lacks are NULL."""
     import duckdb
 
-    source = f"read_parquet({_literal(str(file))})"
+    source = f"read_parquet({literal(str(file))})"
     try:
         relation = connection.sql(f"FROM {source}")
         found = dict(zip(relation.columns, map(str, relation.types), strict=True))
@@ -93,9 +93,8 @@ def _create_view(
         for column in columns:
             actual = found.get(column.name, column.type)
             if actual != column.type:
-                raise RecordingError(
-                    f"table '{name}' is damaged: column '{column.name}' is {actual}, not {column.type} ({file})"
-                )
+                wrong = f"column '{column.name}' is {actual}, not {column.type}"
+                raise RecordingError(f"table '{name}' is damaged: {wrong} ({file})")
         nulls = "".join(f', NULL::{c.type} AS "{c.name}"' for c in columns if c.name not in found)
         connection.execute(f'CREATE VIEW "{name}" AS SELECT *{nulls} FROM {source}')
     except duckdb.Error as error:
@@ -103,5 +102,6 @@ def _create_view(
         raise RecordingError(f"table '{name}' cannot be read: {reason}", DAMAGED_HINT) from None
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """``text`` as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

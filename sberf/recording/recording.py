@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sberf.errors import QueryError, RecordingError, UnsupportedError
+from sberf.errors import RecordingError
 from sberf.recording.schema import FORMAT_MAJOR, FORMAT_MINOR, FORMAT_NAME
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
 
     from sberf.recording.check import Problem
     from sberf.recording.query import QueryResult
@@ -88,7 +88,7 @@ class Recording:
         """
         from sberf.recording.query import run_query
 
-        return run_query(self.connection, sql)
+        return run_query(self, sql)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of sberf's own ``sql``; for the analyses.
@@ -97,15 +97,12 @@ class Recording:
             QueryError: It takes more memory or disk than there is.
             RecordingError: A table is missing or damaged.
         """
-        import duckdb
+        from sberf.recording.duckdb_errors import translated_errors
 
         connection = self.connection
-        try:
-            return connection.execute(sql, parameters).fetchall()
-        except duckdb.OutOfMemoryException as error:
-            raise QueryError(f"not enough memory or disk: {str(error).splitlines()[0]}") from None
-        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
-            raise damaged(self.path, error) from None
+        with translated_errors():
+            rows: list[Any] = connection.execute(sql, parameters).fetchall()
+            return rows
 
     def to_arrow(self, table_or_sql: str) -> pyarrow.Table:
         """Hand a table, or the result of a SELECT, over to Arrow.
@@ -118,8 +115,10 @@ class Recording:
             QueryError: The SQL is wrong.
             RecordingError: A table is missing or damaged.
         """
+        from sberf.recording.query import arrow_table
+
         name = table_or_sql.strip()
-        return self.query(f'FROM "{name}"' if name in self.tables else table_or_sql).to_arrow()
+        return arrow_table(self, f'FROM "{name}"' if name in self.tables else table_or_sql)
 
     def check(self) -> list[Problem]:
         """Which invariants of a recording do not hold; see :mod:`sberf.recording.check`."""
@@ -168,13 +167,6 @@ def open_recording(path: str | Path = DEFAULT_PATH) -> Recording:
     return Recording(path, meta)
 
 
-def damaged(path: Path, error: Exception) -> RecordingError:
-    """The error for a table that turned out to be damaged while it was read."""
-    from sberf.recording.connection import DAMAGED_HINT
-
-    return RecordingError(f"recording '{path}' cannot be read: {str(error).splitlines()[0]}", DAMAGED_HINT)
-
-
 def _check_version(path: Path, meta: dict[str, Any]) -> None:
     version = meta.get("version")
     try:
@@ -192,7 +184,8 @@ def _check_version(path: Path, meta: dict[str, Any]) -> None:
 def _check_shape(path: Path, meta: dict[str, Any]) -> None:
     """The parts of meta.json on which every reader relies."""
     window, sources = meta.get("window"), meta.get("sources")
-    if not isinstance(window, dict) or not all(isinstance(window.get(k), int) for k in ("start_ns", "end_ns")):
+    times = [window.get("start_ns"), window.get("end_ns")] if isinstance(window, dict) else [None]
+    if not all(isinstance(time_ns, int) for time_ns in times):
         raise RecordingError(f"'{path}' is damaged: meta.json has no window")
     if not isinstance(sources, list) or not all(isinstance(s, dict) and "event" in s for s in sources):
         raise RecordingError(f"'{path}' is damaged: meta.json has no sources")

@@ -13,6 +13,12 @@ FORMAT_NAME = "sberf-recording"
 FORMAT_MAJOR = 1
 FORMAT_MINOR = 0
 
+MODULE_KINDS = ("kernel", "kernel_module", "bpf", "elf", "vdso", "jit", "anon", "unknown")
+
+# The ends that can leave a stack without frames, and the others.
+EMPTY_STACK_ENDS = ("no_registers", "kernel_thread", "not_asked", "scratch_busy", "lost")
+STACK_ENDS = ("entry", "depth_limit", "unreadable", "bad_frame_pointer", *EMPTY_STACK_ENDS)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -78,9 +84,12 @@ MODULES = Table(
         _column("module_id", "UINTEGER", "key, dense from 0"),
         _column("path", "VARCHAR", "file path, or a name in [brackets]"),
         _column("build_id", "VARCHAR?", "GNU build-id, lower-case hex"),
-        _column("kind", "VARCHAR", "kernel, kernel_module, bpf, elf, vdso, jit, anon or unknown"),
-        _column("symbols", "VARCHAR", "where names came from: symtab, dynsym, kallsyms, perf-map, "
-                "or 'none: ' and the reason"),
+        _column("kind", "VARCHAR", f"one of {', '.join(MODULE_KINDS)}"),
+        _column(
+            "symbols",
+            "VARCHAR",
+            "where names came from: symtab, dynsym, kallsyms, perf-map, or 'none: ' and the reason",
+        ),
     ),
 )
 
@@ -90,8 +99,11 @@ FRAMES = Table(
     (
         _column("frame_id", "UINTEGER", "key, dense from 0"),
         _column("module_id", "UINTEGER", "modules.module_id"),
-        _column("address", "UBIGINT", "file offset (elf, vdso), offset from _text (kernel), "
-                "else the address itself"),
+        _column(
+            "address",
+            "UBIGINT",
+            "file offset (elf, vdso), offset from _text (kernel), else the address itself",
+        ),
         _column("function", "VARCHAR?", "demangled name; NULL: no symbol covers the address"),
         _column("symbol", "VARCHAR?", "the name as in the symbol table"),
         _column("file", "VARCHAR?", "source file"),
@@ -106,8 +118,7 @@ STACKS = Table(
     (
         _column("stack_id", "UBIGINT", "key: a hash of the frames' modules and offsets and the end"),
         _column("frame_ids", "UINTEGER[]", "frames.frame_id, leaf first; empty: no stack"),
-        _column("end", "VARCHAR", "how the stack ended: entry, depth_limit, unreadable, "
-                "bad_frame_pointer, no_registers, kernel_thread, not_asked, scratch_busy, lost"),
+        _column("end", "VARCHAR", f"how the stack ended: {', '.join(STACK_ENDS)}"),
     ),
 )
 
