@@ -1,6 +1,7 @@
 """sberf: where did the time go, and who was it waiting for?
 
-``sberf.record(...)`` captures, ``sberf.open(path)`` reads a recording.
+``sberf.record(...)`` captures, ``with sberf.capture(...)`` does so around a block of code, and
+``sberf.open(path)`` reads a recording.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 from sberf.errors import SberfError
 
 if TYPE_CHECKING:
-    from sberf.capture.session import record
+    from sberf.capture.session import Session, capture, record
     from sberf.recording.recording import Recording
     from sberf.recording.recording import open_recording as open
 
 __version__ = "0.1.0"
-__all__ = ["Recording", "SberfError", "__version__", "open", "record"]
+__all__ = ["Recording", "SberfError", "Session", "__version__", "capture", "open", "record"]
 
 # Imported on first use: `sberf --help` must not pay for DuckDB or the native module.
 _LAZY = {
     "open": ("sberf.recording.recording", "open_recording"),
     "Recording": ("sberf.recording.recording", "Recording"),
     "record": ("sberf.capture.session", "record"),
+    "capture": ("sberf.capture.session", "capture"),
+    "Session": ("sberf.capture.session", "Session"),
 }
 
 

@@ -37,5 +37,8 @@ class Capture:
 def recover(spool: str, output: str) -> str:
     """Finish the capture whose process died; return meta.json."""
 
+def event_opens(kind: int, config: int) -> bool:
+    """Does perf_event_open() take this event for the calling thread?"""
+
 def kernel_features() -> list[tuple[str, int | None]]:
     """What bpf() and perf_event_open() can do here, by trying: (name, None or the errno)."""

@@ -84,6 +84,12 @@ fn recover(py: Python<'_>, spool: &str, output: &str) -> PyResult<String> {
     write_recording(py, Path::new(spool), output, &NoFiles)
 }
 
+/// Does perf_event_open() take this event for the calling thread?
+#[pyfunction]
+fn event_opens(kind: u32, config: u64) -> bool {
+    capture::event_opens(kind, config)
+}
+
 /// What bpf() and perf_event_open() can do here: (name, errno or None).
 #[pyfunction]
 fn kernel_features(py: Python<'_>) -> Vec<(String, Option<i32>)> {
@@ -100,5 +106,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NativeError", module.py().get_type::<NativeError>())?;
     module.add_class::<Capture>()?;
     module.add_function(wrap_pyfunction!(recover, module)?)?;
+    module.add_function(wrap_pyfunction!(event_opens, module)?)?;
     module.add_function(wrap_pyfunction!(kernel_features, module)?)
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::error::{Error, Kind, Result, describe};
+use crate::symbols::decode;
 
 /// A child that waits to exec.  Dropped before `release`, it ends without having run anything.
 pub struct Command {
@@ -16,10 +17,10 @@ pub struct Command {
 }
 
 impl Command {
-    pub fn spawn(argv: &[String]) -> Result<Self> {
+    pub fn spawn(argv: &[Vec<u8>]) -> Result<Self> {
         let arguments: Vec<CString> = argv
             .iter()
-            .map(|word| CString::new(word.as_bytes()))
+            .map(|word| CString::new(word.as_slice()))
             .collect::<std::result::Result<_, _>>()
             .map_err(|_| Error::new(Kind::Usage, "an argument of the command holds a NUL byte"))?;
         let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|word| word.as_ptr()).collect();
@@ -33,7 +34,7 @@ impl Command {
             0 => {
                 wait_and_exec(go_read.as_raw_fd(), go_write.as_raw_fd(), failure_write.as_raw_fd(), &pointers)
             }
-            _ => Ok(Self { pid, go: Some(go_write), failure: failure_read.into(), name: argv[0].clone() }),
+            _ => Ok(Self { pid, go: Some(go_write), failure: failure_read.into(), name: decode(&argv[0]).into_owned() }),
         }
     }
 

@@ -18,9 +18,11 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
 pub use options::Options;
+pub use perf::event_opens;
 
 use crate::error::{Error, Kind, Result};
 use crate::spool::{self, Footer, Header, Source};
+use crate::symbols::decode;
 use command::Command;
 use drain::{Drain, Followed, Stats, StopSignal};
 use keeper::{Keeper, KeptFiles, Scan};
@@ -41,7 +43,7 @@ pub struct Capture {
     programs: Programs,
     events: Vec<Event>,
     command: Option<Command>,
-    argv: Option<Vec<String>>,
+    argv: Option<Vec<Vec<u8>>>,
     enabled_by_exec: bool,
     scan_now: Arc<AtomicBool>,
     stats: Arc<Stats>,
@@ -187,7 +189,10 @@ impl Capture {
         let footer = Footer {
             start_ns: if self.start_ns == 0 { self.end_ns } else { self.start_ns },
             end_ns: self.end_ns,
-            command: self.argv.take().map(|argv| spool::Command { argv, exit_code }),
+            command: self.argv.take().map(|argv| spool::Command {
+                argv: argv.iter().map(|word| decode(word).into_owned()).collect(),
+                exit_code,
+            }),
             dropped_by_cpu: self.programs.dropped_by_cpu(),
             missed_samples: self.programs.missed_runs(),
             max_sample_rate,

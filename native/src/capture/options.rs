@@ -34,7 +34,8 @@ pub struct Target {
     pub cpus: Option<Vec<u16>>,
     pub cgroup: Option<Cgroup>,
     /// Runs while the capture does; it is also the target when `kind` is `command`.
-    pub argv: Option<Vec<String>>,
+    /// Words are bytes: the kernel knows no encoding.
+    pub argv: Option<Vec<Vec<u8>>>,
     pub inherit: bool,
     /// As meta.json shows it.
     pub description: serde_json::Value,

@@ -78,6 +78,13 @@ pub fn open_source(
     open(&mut attr, place)
 }
 
+/// Does this machine have the event?  Asked of the calling thread, which needs no privilege.
+pub fn event_opens(kind: u32, config: u64) -> bool {
+    let mut attr = new_attr(kind, config);
+    attr.set_exclude_kernel(1);
+    open(&mut attr, Place::Task(0)).is_ok()
+}
+
 /// Opens the side-band of `cpu`: exec mappings, names, forks and exits of every process there.
 pub fn open_sideband(cpu: u16) -> io::Result<Event> {
     let dummy = u64::from(bindings::PERF_COUNT_SW_DUMMY);
