@@ -33,8 +33,8 @@ _CAPABILITIES = {
     "CAP_CHECKPOINT_RESTORE": 40,
 }
 
-# PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h: the initial PID namespace's fixed inode.
-_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+# The initial namespaces' fixed inodes, from the kernel's include/linux/proc_ns.h.
+_INITIAL_NAMESPACES = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}
 
 
 def read_facts(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> HostFacts:
@@ -51,7 +51,8 @@ def read_facts(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> HostFact
         arch=platform.machine(),
         user=_user_name(),
         capabilities=_capabilities(_read(proc / "self/status") or ""),
-        initial_pid_namespace=_in_initial_pid_namespace(proc),
+        initial_user_namespace=_in_initial_namespace(proc, "user"),
+        initial_pid_namespace=_in_initial_namespace(proc, "pid"),
         lockdown=_lockdown(sys / "kernel/security", mounts),
         sysctls={name: _sysctl(proc, name) for name in SYSCTLS},
         open_files=_limits(resource.RLIMIT_NOFILE),
@@ -72,7 +73,7 @@ def _features() -> tuple[Mapping[str, str | None], str | None]:
     except ImportError as error:
         return {}, str(error)
     names = errno.errorcode
-    return {name: code and names.get(code, str(code)) for name, code in kernel_features()}, None
+    return {name: names.get(code, str(code)) if code else None for name, code in kernel_features()}, None
 
 
 def _read(path: Path) -> str | None:
@@ -95,9 +96,9 @@ def _capabilities(status: str) -> frozenset[str]:
     return frozenset(name for name, bit in _CAPABILITIES.items() if bits >> bit & 1)
 
 
-def _in_initial_pid_namespace(proc: Path) -> bool | None:
+def _in_initial_namespace(proc: Path, kind: str) -> bool | None:
     try:
-        return os.readlink(proc / "self/ns/pid") == _INITIAL_PID_NAMESPACE
+        return os.readlink(proc / "self/ns" / kind) == f"{kind}:[{_INITIAL_NAMESPACES[kind]}]"
     except OSError:
         return None
 

@@ -15,6 +15,8 @@ class HostFacts:
         arch: The machine's architecture, such as ``x86_64``.
         user: The effective user's name, or its number when it has none.
         capabilities: Effective capabilities, such as ``CAP_BPF``.
+        initial_user_namespace: Whether the capabilities are held on the host, not only in a container's
+            user namespace; None: not known.
         initial_pid_namespace: Whether this process sees the host's process IDs; None: not known.
         lockdown: The kernel's lockdown mode (``none``, ``integrity``, ``confidentiality``), ``absent``
             when the kernel has none; None: not known.
@@ -33,6 +35,7 @@ class HostFacts:
     arch: str
     user: str
     capabilities: frozenset[str]
+    initial_user_namespace: bool | None
     initial_pid_namespace: bool | None
     lockdown: str | None
     sysctls: Mapping[str, int | None]
