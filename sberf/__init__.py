@@ -1,6 +1,6 @@
 """sberf: where did the time go, and who was it waiting for?
 
-``sberf.record(...)`` captures, ``with sberf.capture(...)`` does so around a block of code, and
+``sberf.record(...)`` captures, ``with sberf.session(...)`` does so around a block of code, and
 ``sberf.open(path)`` reads a recording.
 """
 
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from sberf.errors import SberfError
 
 if TYPE_CHECKING:
-    from sberf.capture.session import Session, capture, record
+    from sberf.capture.session import Session, record, session
     from sberf.recording.recording import Recording
     from sberf.recording.recording import open_recording as open
 
 __version__ = "0.1.0"
-__all__ = ["Recording", "SberfError", "Session", "__version__", "capture", "open", "record"]
+__all__ = ["Recording", "SberfError", "Session", "__version__", "open", "record", "session"]
 
 # Imported on first use: `sberf --help` must not pay for DuckDB or the native module.
 _LAZY = {
     "open": ("sberf.recording.recording", "open_recording"),
     "Recording": ("sberf.recording.recording", "Recording"),
     "record": ("sberf.capture.session", "record"),
-    "capture": ("sberf.capture.session", "capture"),
+    "session": ("sberf.capture.session", "session"),
     "Session": ("sberf.capture.session", "Session"),
 }
 

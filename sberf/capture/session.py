@@ -55,7 +55,7 @@ class Stats:
 class Session:
     """A capture, as a context manager: recording begins on entry and ends on exit.
 
-    >>> with sberf.capture(pid=os.getpid()) as session:
+    >>> with sberf.session(pid=os.getpid()) as session:
     ...     work()
     >>> session.recording
     """
@@ -242,7 +242,7 @@ class Session:
         self._reap(pid)
 
 
-def capture(
+def session(
     *,
     pid: int | Sequence[int] = (),
     tid: int | Sequence[int] = (),
@@ -299,16 +299,16 @@ def capture(
 def record(**arguments: Any) -> Recording:
     """Record until ``duration``, the end of the command or of the processes; return the recording.
 
-    Takes the arguments of :func:`capture`.
+    Takes the arguments of :func:`session`.
 
     >>> sberf.record(pid=812, freq=999, duration=5)
 
     Raises:
-        UsageError: Nothing would ever end the recording; else as :func:`capture`.
+        UsageError: Nothing would ever end the recording; else as :func:`session`.
     """
     ends = ("duration", "command", "pid", "tid")
     if not any(arguments.get(name) for name in ends):
         raise UsageError("nothing would end the recording", "give a duration, a command or a process")
-    session = capture(**arguments)
-    session.run()
-    return session.recording
+    capture = session(**arguments)
+    capture.run()
+    return capture.recording
