@@ -29,6 +29,7 @@ redis-server          redis-server
 redis-benchmark       redis-tools
 nginx                 nginx
 setarch               util-linux
+zsh                   zsh
 '
 
 main() {
