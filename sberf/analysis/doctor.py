@@ -151,11 +151,11 @@ def _symbols(facts: HostFacts) -> Finding:
 
 
 def _cgroup(facts: HostFacts) -> Finding:
-    if facts.cgroup2:
-        return Finding("kernel", "cgroup v2", State.OK, facts.cgroup2)
+    if facts.cgroups:
+        return Finding("kernel", "cgroups", State.OK, facts.cgroups)
     cost = "--cgroup cannot be used"
-    enable = "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1"
-    return Finding("kernel", "cgroup v2", State.MISSING, "not mounted", cost, enable)
+    enable = "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    return Finding("kernel", "cgroups", State.MISSING, "not mounted", cost, enable)
 
 
 def _pid_namespace(facts: HostFacts) -> Finding:

@@ -58,7 +58,7 @@ def read_facts(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> HostFact
         open_files=_limits(resource.RLIMIT_NOFILE),
         tracefs=mounts.get("tracefs"),
         tracefs_known="tracefs" in (_read(proc / "filesystems") or "").split(),
-        cgroup2=mounts.get("cgroup2"),
+        cgroups=mounts.get("cgroup2", mounts.get("cgroup")),
         kernel_symbols=_sees_kernel_symbols(proc / "kallsyms"),
         features=features,
         core_error=core_error,

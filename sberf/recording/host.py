@@ -24,7 +24,7 @@ class HostFacts:
         open_files: Soft and hard limit of open files; None: unlimited.
         tracefs: Where tracefs is mounted.
         tracefs_known: Whether this kernel has tracefs at all.
-        cgroup2: Where the cgroup v2 hierarchy is mounted.
+        cgroups: Where the cgroup v2 hierarchy is mounted, or else a v1 one.
         kernel_symbols: Whether ``/proc/kallsyms`` shows addresses; None: there is no such file.
         features: What the kernel answered when each feature was tried: None: it works, else the errno's
             name (``sberf._native.kernel_features``).
@@ -42,7 +42,7 @@ class HostFacts:
     open_files: tuple[int | None, int | None]
     tracefs: str | None
     tracefs_known: bool
-    cgroup2: str | None
+    cgroups: str | None
     kernel_symbols: bool | None
     features: Mapping[str, str | None]
     core_error: str | None = None
