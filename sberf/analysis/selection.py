@@ -1,4 +1,4 @@
-"""Filters as SQL: the samples that a question is about, and the names of frames.
+"""Filters as SQL: the samples that a question is about.
 
 Every analysis starts from here, so a filter means the same everywhere.
 """
@@ -10,26 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sberf.analysis.filters import Filters
+from sberf.analysis.naming import ALL_STACKS, NAMED_FRAMES
 from sberf.errors import QueryError
 from sberf.recording.recording import Recording
-
-# What a frame is called, the only place that decides it.  A frame without a symbol is
-# module+0xoffset: never blank, never a neighbour's name.  Bracketed paths ([kernel]) and
-# paths without a last component are their own base name.
-MODULE_NAMES = """
-    SELECT module_id, path, kind,
-           CASE WHEN path = '' THEN '[unknown]'
-                WHEN path[1] = '[' THEN path
-                ELSE coalesce(nullif(split_part(path, '/', -1), ''), path) END AS module
-    FROM modules"""
-
-NAMED_FRAMES = f"""
-    SELECT f.frame_id, f.address, f.file, f.line, f.inlined_in IS NOT NULL AS inlined,
-           coalesce(m.path, '[unknown]') AS path, coalesce(m.kind, 'unknown') AS kind,
-           coalesce(m.module, '[unknown]') AS module,
-           coalesce(nullif(f.function, ''),
-                    coalesce(m.module, '[unknown]') || printf('+0x%x', f.address)) AS name
-    FROM frames f LEFT JOIN ({MODULE_NAMES}) m USING (module_id)"""
 
 NO_FILTERS = Filters()
 
@@ -74,10 +57,11 @@ def chosen_event(recording: Recording, filters: Filters) -> Event:
     return recorded[filters.events[0]]
 
 
-def select_samples(filters: Filters, event: str | None = None) -> Selection:
+def select_samples(recording: Recording, filters: Filters, event: str | None = None) -> Selection:
     """The condition that all of ``filters`` hold for a row of ``samples``.
 
     Args:
+        recording: The recording.
         filters: What to keep.
         event: Keep only this event, whatever ``filters.events`` says.
     """
@@ -89,7 +73,7 @@ def select_samples(filters: Filters, event: str | None = None) -> Selection:
         parameters.extend(values)
 
     events = (event,) if event is not None else filters.events
-    if events:
+    if events and set(events) != {recorded.name for recorded in recorded_events(recording)}:
         add(_in("event", events), events)
     if filters.cpus:
         add(_in("cpu", filters.cpus), filters.cpus)
@@ -136,7 +120,8 @@ def _threads_condition(filters: Filters) -> tuple[str, list[Any]]:
 def _frames_condition(names: tuple[str, ...], columns: tuple[str, ...]) -> tuple[str, list[str]]:
     condition, parameters = _matches(columns, names)
     return (
-        "stack_id IN (SELECT stack_id FROM (SELECT stack_id, unnest(frame_ids) AS frame_id FROM stacks) "
+        "stack_id IN (SELECT stack_id FROM "
+        f"(SELECT stack_id, unnest(frame_ids) AS frame_id FROM ({ALL_STACKS})) "
         f"WHERE frame_id IN (SELECT frame_id FROM ({NAMED_FRAMES}) WHERE {condition}))",
         parameters,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.selection import NAMED_FRAMES, NO_FILTERS, Selection, chosen_event, select_samples
+from sberf.analysis.hits import StackEnd, gather_hits, stack_ends
+from sberf.analysis.naming import HIT_STACKS, NAMED_FRAMES
+from sberf.analysis.selection import NO_FILTERS, Event
 from sberf.errors import RecordingError
 from sberf.recording.recording import Recording
 
@@ -47,14 +49,6 @@ class StackCount(NamedTuple):
     comm: str | None
     pid: int | None
     frames: tuple[int, ...]
-    weight: int
-    samples: int
-
-
-class StackEnd(NamedTuple):
-    """How much of the weight has stacks that ended in one way (see the column ``stacks.end``)."""
-
-    end: str
     weight: int
     samples: int
 
@@ -105,87 +99,97 @@ def stack_counts(
         QueryError: The filters' event was not recorded.
         RecordingError: The recording is damaged.
     """
-    event = chosen_event(recording, filters)
-    selection = select_samples(filters, event.name)
-    frames, index_of = _distinct_frames(recording, selection)
-    no_stack: dict[str, int] = {}
-
-    def index_of_no_stack(end: str) -> int:
-        if end not in no_stack:
-            no_stack[end] = len(frames)
-            frames.append(Frame(f"[no stack: {end}]", "[unknown]", "unknown", None, None, False))
-        return no_stack[end]
-
-    who = _who(by_process, by_comm)
-    counted, ends = _merge(_raw_stacks(recording, selection, who), index_of, index_of_no_stack)
-    stacks = [StackCount(*key, *totals) for key, totals in counted.items()]
-    stacks.sort(key=lambda stack: (-stack.weight, stack.comm or "", stack.pid or 0, stack.frames))
+    comm_key = ["comm"] if by_comm else ["process"] if by_process else []
+    grouped = grouped_stacks(recording, filters, comm_key + (["pid"] if by_process else []))
+    merged = [
+        StackCount(*_comm_and_pid(group), frames, weight, samples)
+        for group, frames, weight, samples in grouped.stacks
+    ]
+    merged.sort(key=lambda stack: (-stack.weight, stack.comm or "", stack.pid or 0, stack.frames))
     return StackCounts(
-        event=event.name,
-        unit=event.unit,
-        frames=tuple(frames),
-        stacks=tuple(stacks),
-        ends=tuple(sorted((StackEnd(end, *totals) for end, totals in ends.items()), key=lambda e: -e.weight)),
-        total_weight=sum(stack.weight for stack in stacks),
-        total_samples=sum(stack.samples for stack in stacks),
+        event=grouped.event.name,
+        unit=grouped.event.unit,
+        frames=grouped.frames,
+        stacks=tuple(merged),
+        ends=grouped.ends,
+        total_weight=sum(stack.weight for stack in merged),
+        total_samples=sum(stack.samples for stack in merged),
     )
 
 
-_RawStack = tuple[str | None, int | None, list[int] | None, str, int, int]
-_Key = tuple[str | None, int | None, tuple[int, ...]]
+def _comm_and_pid(group: tuple[Any, ...]) -> tuple[str | None, int | None]:
+    return (group[0] if group else None), (group[1] if len(group) > 1 else None)
 
 
-def _who(by_process: bool, by_comm: bool) -> str:
-    comm = "t.comm" if by_comm else "p.comm" if by_process else "NULL::VARCHAR"
-    return f"{comm} AS comm, {'p.pid' if by_process else 'NULL::INTEGER'} AS pid"
+class GroupedStack(NamedTuple):
+    """One distinct stack of one group: the group's values, frames (root first), weight and samples."""
+
+    group: tuple[str | int | None, ...]
+    frames: tuple[int, ...]
+    weight: int
+    samples: int
 
 
-def _raw_stacks(recording: Recording, selection: Selection, who: str) -> list[_RawStack]:
-    """The stacks as recorded: one row for each (comm, pid, stack_id)."""
-    return recording.rows(
-        f"""
-        WITH hits AS (
-            SELECT stack_id, thread_id, sum(weight) AS weight, count(*) AS samples
-            FROM samples WHERE {selection.where} GROUP BY ALL),
-        totals AS (
-            SELECT stack_id, {who}, sum(weight) AS weight, sum(samples) AS samples
-            FROM hits LEFT JOIN threads t USING (thread_id) LEFT JOIN processes p USING (process_id)
-            GROUP BY ALL)
-        SELECT comm, pid, frame_ids, coalesce("end", 'lost'), weight, samples
-        FROM totals LEFT JOIN stacks USING (stack_id)""",
-        selection.parameters,
-    )
+@dataclass(frozen=True)
+class GroupedStacks:
+    """Distinct stacks, kept apart by any of ``hits.GROUP_KEYS``, in no order."""
+
+    event: Event
+    frames: tuple[Frame, ...]
+    stacks: list[GroupedStack]
+    ends: tuple[StackEnd, ...]
 
 
-def _distinct_frames(recording: Recording, selection: Selection) -> tuple[list[Frame], dict[int, int]]:
-    """The distinct functions in the selected samples' stacks, and frame_id -> index of its function."""
+def grouped_stacks(recording: Recording, filters: Filters, by: Sequence[str]) -> GroupedStacks:
+    """The distinct stacks with their weights, kept apart by the keys ``by``.
+
+    Args:
+        recording: The recording.
+        filters: Which samples to count.
+        by: Some of ``hits.GROUP_KEYS``.
+
+    Raises:
+        QueryError: The filters' event was not recorded.
+        RecordingError: The recording is damaged.
+    """
+    event = gather_hits(recording, filters, by)
+    frames, index_of = _distinct_frames(recording)
+    stacks, stack_of = _distinct_stacks(recording, index_of)
+    merged: dict[tuple[Any, ...], list[int]] = {}
+    columns = "".join(f'"{key}", ' for key in by)
+    for stack_id, *group, weight, samples in recording.rows(
+        f"SELECT stack_id, {columns} weight, samples FROM hits"
+    ):
+        totals = merged.setdefault((stack_of[stack_id], *group), [0, 0])
+        totals[0] += weight
+        totals[1] += samples
+    grouped = [GroupedStack(key[1:], stacks[key[0]], *totals) for key, totals in merged.items()]
+    return GroupedStacks(event, frames, grouped, stack_ends(recording))
+
+
+def _distinct_frames(recording: Recording) -> tuple[tuple[Frame, ...], dict[int, int]]:
+    """The distinct functions in the stacks of ``hits``, and frame_id -> index of its function."""
     rows = recording.rows(
         f"""
-        WITH used AS (
-            SELECT DISTINCT unnest(frame_ids) AS frame_id FROM stacks
-            WHERE stack_id IN (SELECT stack_id FROM samples WHERE {selection.where}))
+        WITH used AS (SELECT DISTINCT unnest(frame_ids) AS frame_id FROM ({HIT_STACKS}))
         SELECT name, module, kind, any_value(file ORDER BY file, line), min(line), inlined, list(frame_id)
         FROM used JOIN ({NAMED_FRAMES}) USING (frame_id)
-        GROUP BY name, module, kind, inlined ORDER BY name, module, kind, inlined""",
-        selection.parameters,
+        GROUP BY name, module, kind, inlined ORDER BY name, module, kind, inlined"""
     )
     index_of = {frame_id: index for index, row in enumerate(rows) for frame_id in row[6]}
-    return [Frame(*row[:6]) for row in rows], index_of
+    return tuple(Frame(*row[:6]) for row in rows), index_of
 
 
-def _merge(
-    rows: list[_RawStack], index_of: dict[int, int], index_of_no_stack: Callable[[str], int]
-) -> tuple[dict[_Key, list[int]], dict[str, list[int]]]:
-    """Add up the stacks that have the same functions, and the ways in which stacks ended."""
-    counted: dict[_Key, list[int]] = {}
-    ends: dict[str, list[int]] = {}
-    for comm, pid, frame_ids, end, weight, samples in rows:
-        try:
-            frames = tuple(map(index_of.__getitem__, reversed(frame_ids or ())))
-        except KeyError as error:
-            raise RecordingError(f"table 'stacks' refers to frame {error}, which 'frames' lacks") from None
-        key = (comm, pid, frames or (index_of_no_stack(end),))
-        for totals in (counted.setdefault(key, [0, 0]), ends.setdefault(end, [0, 0])):
-            totals[0] += weight
-            totals[1] += samples
-    return counted, ends
+def _distinct_stacks(
+    recording: Recording, index_of: dict[int, int]
+) -> tuple[list[tuple[int, ...]], dict[int, int]]:
+    """The distinct stacks in ``hits`` as functions, root first, and stack_id -> index of its stack."""
+    index: dict[tuple[int, ...], int] = {}
+    stack_of: dict[int, int] = {}
+    try:
+        for stack_id, frame_ids in recording.rows(f"SELECT stack_id, frame_ids FROM ({HIT_STACKS})"):
+            frames = tuple(map(index_of.__getitem__, reversed(frame_ids)))
+            stack_of[stack_id] = index.setdefault(frames, len(index))
+    except KeyError as error:
+        raise RecordingError(f"table 'stacks' refers to frame {error}, which 'frames' lacks") from None
+    return list(index), stack_of
