@@ -18,7 +18,7 @@ test:  ## Set up, then run every check and test
 wheel:  ## Build the self-contained wheel into dist/
 	@scripts/wheel.sh
 
-fmt:  ## Format the Python and Rust sources
+fmt:  ## Format the Python and Rust sources, write docs/tables.md anew
 	@scripts/fmt.sh
 
 clean:  ## Remove everything that was built, also .venv
