@@ -25,7 +25,7 @@ def main() -> None:
 
 def page() -> Iterator[str]:
     """The page's lines."""
-    yield INTRODUCTION.rstrip()
+    yield from INTRODUCTION.splitlines()
     for table in TABLES:
         yield ""
         yield from _table(table)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable
+from types import ModuleType
 
 HELP = "print the completion script for bash or zsh"
 
@@ -12,7 +13,7 @@ _EPILOG = """\
 examples:
   bash:  sberf completion bash > ~/.local/share/bash-completion/completions/sberf
   zsh:   sberf completion zsh > ~/.zfunc/_sberf    (in a directory of $fpath)
-  now:   source <(sberf completion bash)"""
+  here:  eval "$(sberf completion bash)"    (only in this shell)"""
 
 SHELLS = ("bash", "zsh")
 _DIRECTORIES = ("DIR", "SPOOL", "A", "B")
@@ -31,23 +32,23 @@ def run(args: argparse.Namespace) -> int:
     """Print the script."""
     import shtab
 
-    from sberf.commands._parser import full_parser
+    from sberf.commands._parser import full_parser, load
 
     parser = full_parser()
-    for action in actions_of(parser):
-        if kind := _kind_of(action):
-            action.complete = getattr(shtab, kind)  # type: ignore[attr-defined]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                command.description = load(name).HELP  # zsh shows it beside the name: one line
+                _tell_kinds(command._actions, shtab)
     print(shtab.complete(parser, shell=args.shell))
     return 0
 
 
-def actions_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """All options and arguments of the parser and of its commands."""
-    for action in parser._actions:
-        yield action
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from actions_of(command)
+def _tell_kinds(actions: Iterable[argparse.Action], shtab: ModuleType) -> None:
+    """Tell shtab which options and arguments take directories and files."""
+    for action in actions:
+        if kind := _kind_of(action):
+            action.complete = getattr(shtab, kind)  # type: ignore[attr-defined]
 
 
 def _kind_of(action: argparse.Action) -> str | None:

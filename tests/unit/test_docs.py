@@ -45,9 +45,16 @@ def test_every_option_is_documented(command: str) -> None:
     for action in _actions(command):
         if action.help is argparse.SUPPRESS:
             continue
-        names = action.option_strings or action.choices or [action.metavar or action.dest]
-        missing = [name for name in map(str, names) if name.strip("[]") not in words]
+        missing = [name for name in _names(action) if name not in words]
         assert not missing, f"docs/{command}.md does not say `{missing[0]}`"
+
+
+def _names(action: argparse.Action) -> list[str]:
+    """An option's strings; for an argument its choices, or the words that the help calls it by."""
+    if action.option_strings or action.choices:
+        return [*action.option_strings] or list(map(str, action.choices or ()))
+    metavar = action.metavar or action.dest.upper()
+    return re.findall(r"\w+", metavar if isinstance(metavar, str) else " ".join(metavar))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
