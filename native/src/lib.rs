@@ -1,5 +1,6 @@
 //! The core of sberf; this file holds the export list and nothing else.
 mod capture;
+mod compact;
 mod error;
 mod features;
 mod finalize;

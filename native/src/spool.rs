@@ -2,22 +2,25 @@
 //!
 //! A directory with `header.json` (written first), `events` (blocks of records) and, once the
 //! capture has stopped, `footer.json`.  A block in `events`:
-//! `{u32 magic, u32 raw_len, u32 len, u32 flags, u64 xxh3 of the payload}` and `len` bytes of payload,
-//! LZ4-compressed when flag 1 is set.  A reader stops at the first block that is cut or damaged.
+//! `{u32 magic, u32 samples_len, u32 sample_count, u32 others_len, u64 xxh3 of the rest}`, the samples
+//! as `compact` encodes them, then the other records as they are.  A reader stops at the first block
+//! that is cut or damaged.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::compact::{self, Encoder};
+use crate::wire::RawSample;
 
 pub const FORMAT: &str = "sberf-spool";
 pub const VERSION: u32 = 1;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SBLK");
 const HEADER_LEN: usize = 24;
-const FLAG_LZ4: u32 = 1;
 /// A block is written when this much has gathered.
 const BLOCK_LEN: usize = 256 << 10;
 /// No honest block is larger: one record may follow a nearly full block.
@@ -81,23 +84,30 @@ pub struct Command {
     pub exit_code: Option<i32>,
 }
 
-/// Gathers records into compressed blocks.
-pub struct SpoolWriter<W: Write + Seek> {
+/// Gathers records into blocks.
+pub struct SpoolWriter<W: Write> {
     file: W,
-    pending: Vec<u8>,
-    block: Vec<u8>,
+    samples: Encoder,
+    sample_count: u32,
+    others: Vec<u8>,
     written_bytes: u64,
 }
 
-impl<W: Write + Seek> SpoolWriter<W> {
+impl<W: Write> SpoolWriter<W> {
     pub fn new(file: W) -> Self {
-        let (pending, block) = (Vec::with_capacity(2 * BLOCK_LEN), Vec::new());
-        Self { file, pending, block, written_bytes: 0 }
+        let others = Vec::with_capacity(BLOCK_LEN);
+        Self { file, samples: Encoder::new(), sample_count: 0, others, written_bytes: 0 }
     }
 
-    /// Where records are appended; call [`Self::flush_if_full`] now and then.
+    /// Appends a sample.  Readers see a block's samples before its other records.
+    pub fn push_sample(&mut self, sample: &RawSample) {
+        self.samples.push(sample);
+        self.sample_count += 1;
+    }
+
+    /// Where other records are appended; call [`Self::flush_if_full`] now and then.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.pending
+        &mut self.others
     }
 
     pub fn written_bytes(&self) -> u64 {
@@ -105,28 +115,31 @@ impl<W: Write + Seek> SpoolWriter<W> {
     }
 
     pub fn flush_if_full(&mut self) -> io::Result<()> {
-        if self.pending.len() < BLOCK_LEN { Ok(()) } else { self.flush() }
+        if self.samples.bytes().len() + self.others.len() < BLOCK_LEN { Ok(()) } else { self.flush() }
     }
 
     /// Writes what is pending as one block.  After an error the file ends with the last whole block
     /// as far as readers are concerned.
     pub fn flush(&mut self) -> io::Result<()> {
-        if self.pending.is_empty() {
+        let samples = self.samples.bytes();
+        if samples.is_empty() && self.others.is_empty() {
             return Ok(());
         }
-        self.block.clear();
-        self.block.resize(HEADER_LEN + lz4_flex::block::get_maximum_output_size(self.pending.len()), 0);
-        let len = lz4_flex::block::compress_into(&self.pending, &mut self.block[HEADER_LEN..])
-            .map_err(io::Error::other)?;
-        self.block.truncate(HEADER_LEN + len);
-        let checksum = xxh3_64(&self.block[HEADER_LEN..]);
-        for (at, word) in [MAGIC, self.pending.len() as u32, len as u32, FLAG_LZ4].iter().enumerate() {
-            self.block[4 * at..4 * at + 4].copy_from_slice(&word.to_le_bytes());
+        let mut header = [0; HEADER_LEN];
+        let words = [MAGIC, samples.len() as u32, self.sample_count, self.others.len() as u32];
+        for (at, word) in words.iter().enumerate() {
+            header[4 * at..4 * at + 4].copy_from_slice(&word.to_le_bytes());
         }
-        self.block[16..24].copy_from_slice(&checksum.to_le_bytes());
-        self.pending.clear();
-        self.file.write_all(&self.block)?;
-        self.written_bytes += self.block.len() as u64;
+        let mut checksum = Xxh3::new();
+        checksum.update(samples);
+        checksum.update(&self.others);
+        header[16..].copy_from_slice(&checksum.digest().to_le_bytes());
+        let block = [&header[..], samples, &self.others].concat();
+        self.samples.clear();
+        self.sample_count = 0;
+        self.others.clear();
+        self.file.write_all(&block)?;
+        self.written_bytes += block.len() as u64;
         Ok(())
     }
 }
@@ -135,14 +148,14 @@ impl<W: Write + Seek> SpoolWriter<W> {
 pub struct SpoolReader {
     file: BufReader<File>,
     block: Vec<u8>,
-    raw: Vec<u8>,
+    records: Vec<u8>,
     damaged: bool,
 }
 
 impl SpoolReader {
     pub fn open(spool: &Path) -> io::Result<Self> {
         let file = BufReader::with_capacity(1 << 20, File::open(spool.join("events"))?);
-        Ok(Self { file, block: Vec::new(), raw: Vec::new(), damaged: false })
+        Ok(Self { file, block: Vec::new(), records: Vec::new(), damaged: false })
     }
 
     /// The records of the next block; None at the end, or where the file is cut or damaged.
@@ -154,23 +167,23 @@ impl SpoolReader {
             _ => return self.damage(),
         }
         let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let (raw_len, len) = (word(4), word(8));
-        if word(0) != MAGIC || raw_len > MAX_BLOCK_LEN || len > MAX_BLOCK_LEN {
+        let (samples_len, sample_count, others_len) = (word(4), word(8), word(12));
+        if word(0) != MAGIC || samples_len > MAX_BLOCK_LEN || others_len > MAX_BLOCK_LEN {
             return self.damage();
         }
-        self.block.resize(len as usize, 0);
-        let whole = read_fully(&mut self.file, &mut self.block) == len as usize;
-        if !whole || xxh3_64(&self.block).to_le_bytes() != header[16..24] {
+        let len = samples_len as usize + others_len as usize;
+        self.block.resize(len, 0);
+        let whole = read_fully(&mut self.file, &mut self.block) == len;
+        if !whole || xxh3_64(&self.block).to_le_bytes() != header[16..] {
             return self.damage();
         }
-        if word(12) & FLAG_LZ4 == 0 {
-            return Some(&self.block);
+        let (samples, others) = self.block.split_at(samples_len as usize);
+        self.records.clear();
+        if compact::decode(samples, sample_count as usize, &mut self.records).is_none() {
+            return self.damage();
         }
-        self.raw.resize(raw_len as usize, 0);
-        match lz4_flex::block::decompress_into(&self.block, &mut self.raw) {
-            Ok(n) if n == raw_len as usize => Some(&self.raw),
-            _ => self.damage(),
-        }
+        self.records.extend_from_slice(others);
+        Some(&self.records)
     }
 
     /// Did reading stop before the end of the file?
@@ -217,6 +230,29 @@ mod tests {
             blocks += 1;
         }
         (blocks, reader.damaged())
+    }
+
+    #[test]
+    fn samples_come_before_the_other_records() {
+        let sample = RawSample {
+            source: 0,
+            cpu: 1,
+            seq: 2,
+            ts_ns: 3,
+            thread: 4,
+            kernel_stack: 0,
+            user_stack: 6,
+            weight: None,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = SpoolWriter::new(File::create(dir.path().join("events")).unwrap());
+        wire::push_round(writer.buffer(), 77);
+        writer.push_sample(&sample);
+        writer.flush().unwrap();
+        let mut expected = Vec::new();
+        sample.append_to(&mut expected);
+        wire::push_round(&mut expected, 77);
+        assert_eq!(SpoolReader::open(dir.path()).unwrap().next_block(), Some(expected.as_slice()));
     }
 
     #[test]

@@ -14,7 +14,8 @@ const ROUND: u8 = 66;
 const CMDLINE: u8 = 67;
 
 const RECORD_LEN: usize = 8;
-const SAMPLE_LEN: usize = 40;
+pub const SAMPLE_LEN: usize = 40;
+pub const SAMPLE_WEIGHTED_LEN: usize = 48;
 const STACK_LEN: usize = 24;
 
 /// Names of `enum sberf_stack_end`, in its order.
@@ -102,39 +103,94 @@ pub enum WireError {
     Truncated,
 }
 
-/// Is this record, as it came from a ring, a sample?
-pub fn is_sample(record: &[u8]) -> bool {
-    matches!(record.first(), Some(&(SAMPLE | SAMPLE_WEIGHTED))) && record.len() >= SAMPLE_LEN
-}
-
 /// Splits the first record off `buf`; returns it with its padded length.
 pub fn next_record(buf: &[u8]) -> Result<(Record<'_>, usize), WireError> {
+    let len = record_len(buf)?;
+    let bytes = &buf[..len];
+    let record = match bytes[0] {
+        SAMPLE => Record::Sample(sample(bytes, None)),
+        SAMPLE_WEIGHTED => Record::Sample(sample(bytes, Some(u64_at(bytes, SAMPLE_LEN)))),
+        STACK => Record::Stack(stack(bytes)),
+        ROUND => Record::Round { ts_ns: u64_at(bytes, 8) },
+        PERF => Record::Perf { cpu: u16_at(bytes, 2), bytes: wrapped(bytes) },
+        PROCESS => Record::Process(wrapped(bytes)),
+        _ => cmdline(wrapped(bytes))?,
+    };
+    Ok((record, len))
+}
+
+/// The padded length of the first record of `buf`, which is all there.
+fn record_len(buf: &[u8]) -> Result<usize, WireError> {
     if buf.len() < RECORD_LEN {
         return Err(WireError::Truncated);
     }
-    let (cpu, word) = (u16_at(buf, 2), u32_at(buf, 4));
-    match buf[0] {
-        SAMPLE => Ok((Record::Sample(sample(body(buf, SAMPLE_LEN)?, None)), SAMPLE_LEN)),
-        SAMPLE_WEIGHTED => {
-            let bytes = body(buf, SAMPLE_LEN + 8)?;
-            Ok((Record::Sample(sample(bytes, Some(u64_at(bytes, SAMPLE_LEN)))), SAMPLE_LEN + 8))
+    let len = match buf[0] {
+        SAMPLE => SAMPLE_LEN,
+        SAMPLE_WEIGHTED => SAMPLE_WEIGHTED_LEN,
+        STACK if buf.len() < STACK_LEN => return Err(WireError::Truncated),
+        STACK => STACK_LEN + 8 * usize::from(u16_at(buf, 16)),
+        ROUND => RECORD_LEN + 8,
+        PERF | PROCESS | CMDLINE => RECORD_LEN + (u32_at(buf, 4) as usize).next_multiple_of(8),
+        other => return Err(WireError::UnknownType(other)),
+    };
+    if buf.len() < len { Err(WireError::Truncated) } else { Ok(len) }
+}
+
+/// The body of a whole record that the drain thread wrapped.
+fn wrapped(record: &[u8]) -> &[u8] {
+    &record[RECORD_LEN..RECORD_LEN + u32_at(record, 4) as usize]
+}
+
+/// A sample's fields, thread and process together, as they lie in the record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RawSample {
+    pub source: u8,
+    pub cpu: u16,
+    pub seq: u32,
+    pub ts_ns: u64,
+    /// tgid and tid, as eight bytes of the record.
+    pub thread: u64,
+    pub kernel_stack: u64,
+    pub user_stack: u64,
+    pub weight: Option<u64>,
+}
+
+impl RawSample {
+    /// Reads a record as it came from a ring; None when it is no sample.
+    pub fn read(record: &[u8]) -> Option<Self> {
+        let weight = match (record.first(), record.len()) {
+            (Some(&SAMPLE), SAMPLE_LEN) => None,
+            (Some(&SAMPLE_WEIGHTED), SAMPLE_WEIGHTED_LEN) => Some(u64_at(record, SAMPLE_LEN)),
+            _ => return None,
+        };
+        Some(Self {
+            source: record[1],
+            cpu: u16_at(record, 2),
+            seq: u32_at(record, 4),
+            ts_ns: u64_at(record, 8),
+            thread: u64_at(record, 16),
+            kernel_stack: u64_at(record, 24),
+            user_stack: u64_at(record, 32),
+            weight,
+        })
+    }
+
+    /// Writes the record again.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let kind = if self.weight.is_some() { SAMPLE_WEIGHTED } else { SAMPLE };
+        out.extend_from_slice(&[kind, self.source]);
+        out.extend_from_slice(&self.cpu.to_ne_bytes());
+        out.extend_from_slice(&self.seq.to_ne_bytes());
+        for word in [self.ts_ns, self.thread, self.kernel_stack, self.user_stack] {
+            out.extend_from_slice(&word.to_ne_bytes());
         }
-        STACK => {
-            let len = STACK_LEN + 8 * usize::from(u16_at(body(buf, STACK_LEN)?, 16));
-            Ok((Record::Stack(stack(body(buf, len)?)), len))
+        if let Some(weight) = self.weight {
+            out.extend_from_slice(&weight.to_ne_bytes());
         }
-        ROUND => Ok((Record::Round { ts_ns: u64_at(body(buf, 16)?, 8) }, 16)),
-        kind @ (PERF | PROCESS | CMDLINE) => {
-            let padded = RECORD_LEN + (word as usize).next_multiple_of(8);
-            let bytes = &body(buf, padded)?[RECORD_LEN..RECORD_LEN + word as usize];
-            let record = match kind {
-                PERF => Record::Perf { cpu, bytes },
-                PROCESS => Record::Process(bytes),
-                _ => cmdline(bytes)?,
-            };
-            Ok((record, padded))
-        }
-        other => Err(WireError::UnknownType(other)),
+    }
+
+    pub fn tgid(&self) -> u32 {
+        u32_at(&self.thread.to_ne_bytes(), 0)
     }
 }
 
@@ -224,10 +280,6 @@ pub struct Inode {
     pub major: u32,
     pub minor: u32,
     pub inode: u64,
-}
-
-fn body(buf: &[u8], len: usize) -> Result<&[u8], WireError> {
-    buf.get(..len).ok_or(WireError::Truncated)
 }
 
 fn sample(b: &[u8], weight: Option<u64>) -> Sample {

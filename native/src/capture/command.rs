@@ -34,7 +34,12 @@ impl Command {
             0 => {
                 wait_and_exec(go_read.as_raw_fd(), go_write.as_raw_fd(), failure_write.as_raw_fd(), &pointers)
             }
-            _ => Ok(Self { pid, go: Some(go_write), failure: failure_read.into(), name: decode(&argv[0]).into_owned() }),
+            _ => Ok(Self {
+                pid,
+                go: Some(go_write),
+                failure: failure_read.into(),
+                name: decode(&argv[0]).into_owned(),
+            }),
         }
     }
 

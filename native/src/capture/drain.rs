@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::sideband::SideBand;
 use crate::error::describe;
 use crate::perf_record::{self, SideBody};
 use crate::spool::SpoolWriter;
-use crate::wire::{self, u32_at, u64_at};
+use crate::wire::{self, RawSample};
 
 /// Rounds are at most this far apart, so a kill loses no more and the live line stays fresh.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
@@ -62,7 +62,7 @@ pub struct Drain {
     pub ring_bytes: u64,
     pub spool: File,
     pub stats: Arc<Stats>,
-    pub to_keeper: Sender<keeper::Event>,
+    pub to_keeper: SyncSender<keeper::Event>,
     pub from_keeper: Receiver<Vec<u8>>,
     /// None: the side-band of every process is kept.
     pub followed: Option<Followed>,
@@ -110,19 +110,20 @@ struct Inbox {
 
 impl Inbox {
     fn push(&mut self, record: &[u8]) {
-        self.spool.buffer().extend_from_slice(record);
         self.round_bytes += record.len() as u64;
-        if !wire::is_sample(record) {
+        let Some(sample) = RawSample::read(record) else {
+            self.spool.buffer().extend_from_slice(record);
             return;
-        }
+        };
+        self.spool.push_sample(&sample);
         self.samples += 1;
-        let tgid = u32_at(record, 16);
+        let tgid = sample.tgid();
         if tgid != self.last_tgid {
             self.last_tgid = tgid;
             self.tgids.insert(tgid);
         }
         if self.first_sample_ns == 0 {
-            self.first_sample_ns = u64_at(record, 8);
+            self.first_sample_ns = sample.ts_ns;
         }
     }
 }
@@ -149,16 +150,33 @@ impl Drain {
             // Read before the round: what was written before the signal is drained by this round.
             let stopping = self.stop.is_raised();
             self.round(&ring_buffer, &inbox);
-            let due = stopping || flushed.elapsed() >= FLUSH_INTERVAL;
+            if stopping || self.stats.error().is_some() {
+                break;
+            }
+            let due = flushed.elapsed() >= FLUSH_INTERVAL;
             self.write(&inbox, due);
             if due {
                 flushed = Instant::now();
             }
-            if stopping || self.stats.error().is_some() {
-                return;
-            }
             poll.wait();
         }
+        self.finish(&inbox);
+    }
+
+    /// Ends the keeper, takes what it still has to say, and completes the spool.
+    fn finish(self, inbox: &RefCell<Inbox>) {
+        let Self { to_keeper, from_keeper, stats, .. } = self;
+        drop(to_keeper);
+        let inbox = &mut *inbox.borrow_mut();
+        while let Ok(record) = from_keeper.recv() {
+            inbox.spool.buffer().extend_from_slice(&record);
+        }
+        if stats.error().is_none()
+            && let Err(error) = inbox.spool.flush()
+        {
+            stats.set_error(spool_error(&error));
+        }
+        stats.written_bytes.store(inbox.spool.written_bytes(), Ordering::Relaxed);
     }
 
     fn round(&mut self, rings: &RingBuffer<'_>, inbox: &RefCell<Inbox>) {
@@ -192,7 +210,7 @@ impl Drain {
     fn write(&self, inbox: &RefCell<Inbox>, now: bool) {
         let spool = &mut inbox.borrow_mut().spool;
         if let Err(error) = if now { spool.flush() } else { spool.flush_if_full() } {
-            self.stats.set_error(format!("cannot write the spool: {}", describe(&error)));
+            self.stats.set_error(spool_error(&error));
         }
     }
 
@@ -217,8 +235,12 @@ impl Drain {
     }
 }
 
+fn spool_error(error: &std::io::Error) -> String {
+    format!("cannot write the spool: {}", describe(error))
+}
+
 /// Spools a side-band record and tells the keeper of new code.
-fn forward(cpu: u16, bytes: &[u8], out: &mut Vec<u8>, to_keeper: &Sender<keeper::Event>) {
+fn forward(cpu: u16, bytes: &[u8], out: &mut Vec<u8>, to_keeper: &SyncSender<keeper::Event>) {
     let Some(record) = perf_record::parse(bytes) else { return };
     let event = match record.body {
         SideBody::Mmap { pid, start, end, file, raw_path, .. } => {
@@ -231,8 +253,8 @@ fn forward(cpu: u16, bytes: &[u8], out: &mut Vec<u8>, to_keeper: &Sender<keeper:
     };
     wire::push_perf(out, cpu, bytes);
     if let Some(event) = event {
-        // The keeper outlives this thread.
-        let _ = to_keeper.send(event);
+        // A keeper that cannot keep up costs names, never samples, and never memory.
+        let _ = to_keeper.try_send(event);
     }
 }
 

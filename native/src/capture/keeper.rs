@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::clock::monotonic_ns;
@@ -48,11 +48,11 @@ pub struct Keeper {
     /// Names by inode, as /proc/PID/maps has them, to names by build-id, as the side-band has them.
     by_inode: HashMap<MappedFile, MappedFile>,
     clock: BootClock,
-    records: Sender<Vec<u8>>,
+    records: SyncSender<Vec<u8>>,
 }
 
 impl Keeper {
-    pub fn new(clock: BootClock, records: Sender<Vec<u8>>, limit: usize) -> Self {
+    pub fn new(clock: BootClock, records: SyncSender<Vec<u8>>, limit: usize) -> Self {
         let store = KeptFiles { files: HashMap::new(), map_dirs: HashMap::new(), kept: 0, limit };
         Self { store, by_inode: HashMap::new(), clock, records }
     }
@@ -78,9 +78,14 @@ impl Keeper {
             match receive(events, waiting) {
                 Ok(event) => self.handle(event),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.store,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        // A capture that was shorter than the scan still wants its processes' names.
+        for pid in to_scan.unwrap_or_default() {
+            self.snapshot(pid, matches!(scan, Scan::Pids(_)));
+        }
+        self.store
     }
 
     fn handle(&mut self, event: Event) {

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 pub use options::Options;
@@ -36,6 +36,11 @@ use sideband::SideBand;
 const SIDEBAND_BYTES: usize = 32 << 20;
 const MAX_SIDEBAND_BYTES: usize = 512 << 10;
 const MIN_SIDEBAND_BYTES: usize = 32 << 10;
+
+/// New mappings that may wait for the keeper.
+const KEEPER_QUEUE: usize = 1 << 16;
+/// Processes that the keeper may read ahead of the spool.
+const SNAPSHOT_QUEUE: usize = 256;
 
 /// A capture that is open; dropping it detaches everything.
 pub struct Capture {
@@ -83,8 +88,8 @@ impl Capture {
             .is_per_task()
             .then(|| Followed::new(pids.iter().map(|&pid| pid as u32), options.target.inherit));
         let scan = if options.target.is_per_task() { Scan::Pids(pids) } else { Scan::Everything };
-        let (to_keeper, events_of_keeper) = channel();
-        let (to_drain, from_keeper) = channel();
+        let (to_keeper, events_of_keeper) = sync_channel(KEEPER_QUEUE);
+        let (to_drain, from_keeper) = sync_channel(SNAPSHOT_QUEUE);
         let stop = Arc::new(StopSignal::new().map_err(|e| Error::io("cannot make an eventfd", &e))?);
         let (stats, scan_now) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
 
