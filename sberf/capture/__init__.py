@@ -1,0 +1,1 @@
+"""Capture: targets, events, and the session that writes a recording."""

@@ -104,18 +104,19 @@ def parse_events(
         UnsupportedError: A PMU or event that this machine does not have.
     """
     names = [name.strip() for name in _split(text)]
-    if not names or not all(names):
-        raise UsageError(f"'{text}' names no event", "for example -e cpu-clock,page-faults")
+    if not all(names):
+        raise UsageError(f"'{text}' lacks the name of an event", "for example -e cpu-clock,page-faults")
     if len(names) > MAX_EVENTS:
         raise UsageError(f"{len(names)} events are too many; at most {MAX_EVENTS} go into one recording")
-    if len(set(names)) != len(names):
+    events = [_event(name, frequency_hz, period, user_only, kernel_only, idle) for name in names]
+    if len({event.event for event in events}) != len(events):
         raise UsageError(f"'{text}' names an event twice")
-    return [_event(name, frequency_hz, period, user_only, kernel_only, idle) for name in names]
+    return events
 
 
 def _split(text: str) -> list[str]:
     """Split at commas outside of ``pmu/a=1,b=2/``."""
-    return re.findall(r"(?:[^,/]|/[^/]*/)+", text)
+    return re.split(r",(?=(?:[^/]*/[^/]*/)*[^/]*$)", text)
 
 
 def _event(
@@ -216,7 +217,9 @@ def _place(device: Path, field: str, value: int) -> int:
         raise UsageError(f"PMU '{device.name}' has no field '{field}'", f"see {device}/format")
     register, _, spans = layout.read_text().strip().partition(":")
     if register != "config":
-        raise UnsupportedError(f"field '{field}' of PMU '{device.name}' lies in {register}, which is not supported")
+        raise UnsupportedError(
+            f"field '{field}' of PMU '{device.name}' lies in {register}, which is not supported"
+        )
     placed, used = 0, 0
     for span in spans.split(","):
         first, _, last = span.partition("-")

@@ -107,7 +107,8 @@ def check_frequency(frequency_hz: int, *, clamp: bool) -> int:
         return cap
     raise UsageError(
         f"{frequency_hz} Hz is over the kernel's cap of {cap} Hz (kernel.perf_event_max_sample_rate)",
-        f"--clamp takes {cap} Hz instead; `sysctl kernel.perf_event_max_sample_rate={frequency_hz}` lifts the cap",
+        f"--clamp takes {cap} Hz instead; "
+        f"`sysctl kernel.perf_event_max_sample_rate={frequency_hz}` lifts the cap",
     )
 
 
@@ -134,7 +135,9 @@ def describe_host() -> dict[str, Any]:
     try:
         cpus = online_cpus()
     except OSError as error:
-        raise CaptureError(f"cannot read which CPUs are online: {error.strerror}", "is /sys mounted?") from None
+        raise CaptureError(
+            f"cannot read which CPUs are online: {error.strerror}", "is /sys mounted?"
+        ) from None
     return {
         "hostname": platform.node(),
         "kernel": platform.release(),
@@ -142,4 +145,3 @@ def describe_host() -> dict[str, Any]:
         "cpus": cpus,
         "numa_nodes": sorted(numa_nodes) or [0],
     }
-

@@ -35,11 +35,13 @@ class Output:
         for taken in (self.path, self._old):
             if os.path.lexists(taken) and not is_recording(taken):
                 raise CaptureError(
-                    f"'{taken}' exists and is no recording; it is not overwritten", "give another one with -o DIR"
+                    f"'{taken}' exists and is no recording; it is not overwritten",
+                    "give another one with -o DIR",
                 )
         if spool is None and os.path.lexists(self.spool):
             raise CaptureError(
-                f"'{self.spool}' is what a killed capture left", f"finish it with `sberf recover {self.spool}`"
+                f"'{self.spool}' is what a killed capture left",
+                f"finish it with `sberf recover {self.spool}`",
             )
         if not os.access(self.path.parent, os.W_OK | os.X_OK):
             raise CaptureError(f"cannot write to '{self.path.parent}'", "give another place with -o DIR")

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 def written(output: Path, meta: dict[str, Any], stats: Stats) -> str:
     """One sentence: what was written, how many samples of how many processes."""
-    window = meta["window"]
+    duration_s = (meta["window"]["end_ns"] - meta["window"]["start_ns"]) / 1e9
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     return (
         f"wrote {output} ({format_bytes(size)}): {format_count(meta['rows']['samples'])} samples "
-        f"of {format_count(stats.processes)} processes in {(window['end_ns'] - window['start_ns']) / 1e9:.2f} s"
+        f"of {format_count(stats.processes)} processes in {duration_s:.2f} s"
     )
 
 
@@ -32,9 +32,13 @@ def losses(meta: dict[str, Any], ring_bytes: int) -> list[str]:
             f"try --buffer {bigger} or a lower frequency"
         )
     if lost["missed_samples"]:
-        lines.append(f"the kernel skipped {format_count(lost['missed_samples'])} samples: another BPF program ran")
+        lines.append(
+            f"the kernel skipped {format_count(lost['missed_samples'])} samples: another BPF program ran"
+        )
     if lost["throttled"]:
-        lines.append(f"the kernel throttled the events {format_count(lost['throttled'])} times; lower the frequency")
+        lines.append(
+            f"the kernel throttled the events {format_count(lost['throttled'])} times; lower the frequency"
+        )
     if lost["lost_sideband"]:
         lines.append(
             f"lost {format_count(lost['lost_sideband'])} records of new mappings and names: "

@@ -85,12 +85,18 @@ def make_target(
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} exclude one another")
     if not chosen and not argv and not cpus:
-        raise UsageError("nothing to record", "give -a, -p PID, --tid TID, -C CPUS, --cgroup PATH or -- COMMAND")
-    kind = {"-p": "pids", "--tid": "tids", "--cgroup": "cgroup"}.get(chosen[0], "all") if chosen else "command"
+        raise UsageError(
+            "nothing to record", "give -a, -p PID, --tid TID, -C CPUS, --cgroup PATH or -- COMMAND"
+        )
+    kind = (
+        {"-p": "pids", "--tid": "tids", "--cgroup": "cgroup"}.get(chosen[0], "all") if chosen else "command"
+    )
     if kind == "command" and cpus:
         kind = "all"  # as perf: the command's run is when, the CPUs are where
     if cpus and kind in ("pids", "tids"):
-        raise UsageError(f"-C and {chosen[0]} exclude one another", "record with -C, then use report --cpu and --pid")
+        raise UsageError(
+            f"-C and {chosen[0]} exclude one another", "record with -C, then use report --cpu and --pid"
+        )
     for pid in pids:
         _check_pid(pid)
     for tid in tids:
@@ -160,9 +166,7 @@ def _check_cpus(cpus: tuple[int, ...]) -> None:
     online = online_cpus()
     missing = sorted(set(cpus) - set(online))
     if missing:
-        raise TargetError(
-            f"CPU {missing[0]} is not online", f"online are {', '.join(map(str, online))}"
-        )
+        raise TargetError(f"CPU {missing[0]} is not online", f"online are {', '.join(map(str, online))}")
 
 
 def find_cgroup(text: str) -> Path:

@@ -38,14 +38,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_events(parser.add_argument_group("which samples to take"))
     other = parser.add_argument_group("when and where to")
     other.add_argument("-d", "--duration", metavar="TIME", type=_duration, help="end after so many seconds")
-    other.add_argument("-D", "--delay", metavar="TIME", type=_delay, default=0,
-                       help="begin so long after the start: milliseconds as with perf, or with a unit: 2s")  # fmt: skip
     other.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, default=Path("sberf.data"),
+        "-D",
+        "--delay",
+        metavar="TIME",
+        type=_delay,
+        default=0,
+        help="begin so long after the start: milliseconds as with perf, or with a unit: 2s",
+    )
+    other.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("sberf.data"),
         help="the recording (default: sberf.data; an older one becomes sberf.data.old)",
-    )  # fmt: skip
-    other.add_argument("--buffer", metavar="SIZE", type=_size,
-                       help="all ring buffers together, such as 32M (default: 2M a CPU, 8M to 64M)")  # fmt: skip
+    )
+    other.add_argument(
+        "--buffer",
+        metavar="SIZE",
+        type=_size,
+        help="all ring buffers together, such as 32M (default: 2M a CPU, 8M to 64M)",
+    )
     other.add_argument("-q", "--quiet", action="store_true", help="print only errors and losses")
 
 
@@ -65,11 +79,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_targets(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("what", nargs="*", metavar="PID | COMMAND",
-                       help="a process ID, or a command and its arguments after --")  # fmt: skip
+    group.add_argument(
+        "what",
+        nargs="*",
+        metavar="PID | COMMAND",
+        help="a process ID, or a command and its arguments after --",
+    )
     group.add_argument("-a", "--all-cpus", action="store_true", help="all processes")
-    group.add_argument("-p", "--pid", metavar="PID,...", type=_ids, action="extend", default=[],
-                       help="processes: all their threads and future children")  # fmt: skip
+    group.add_argument(
+        "-p",
+        "--pid",
+        metavar="PID,...",
+        type=_ids,
+        action="extend",
+        default=[],
+        help="processes: all their threads and future children",
+    )
     group.add_argument("--tid", metavar="TID,...", type=_ids, action="extend", default=[], help="threads")
     group.add_argument("-C", "--cpu", metavar="CPUS", help="all processes on these CPUs, such as 0-3,7")
     group.add_argument("--cgroup", metavar="PATH", help="the processes in a cgroup and below it")
@@ -79,17 +104,32 @@ def _add_targets(group: argparse._ArgumentGroup) -> None:
 def _add_events(group: argparse._ArgumentGroup) -> None:
     rate = group.add_mutually_exclusive_group()
     rate.add_argument("-F", "-f", "--freq", metavar="HZ", type=int, help="samples a second (default: 99)")
-    rate.add_argument("-c", "--count", metavar="PERIOD", type=int,
-                      help="one sample each so many events (nanoseconds for clocks)")  # fmt: skip
+    rate.add_argument(
+        "-c",
+        "--count",
+        metavar="PERIOD",
+        type=int,
+        help="one sample each so many events (nanoseconds for clocks)",
+    )
     group.add_argument("--clamp", action="store_true", help="accept the kernel's cap on the frequency")
-    group.add_argument("-e", "--event", metavar="EVENT,...", default="cpu-clock",
-                       help="events with perf's names and modifiers (default: cpu-clock)")  # fmt: skip
+    group.add_argument(
+        "-e",
+        "--event",
+        metavar="EVENT,...",
+        default="cpu-clock",
+        help="events with perf's names and modifiers (default: cpu-clock)",
+    )
     mode = group.add_mutually_exclusive_group()
     mode.add_argument("--user", action="store_true", help="only user mode and user stacks")
     mode.add_argument("--kernel", action="store_true", help="only kernel mode and kernel stacks")
     group.add_argument("--idle", action="store_true", help="sample idle CPUs too")
-    group.add_argument("--max-depth", metavar="N", type=int, default=127,
-                       help="frames of a stack at most (default: 127, up to 1024 in user mode)")  # fmt: skip
+    group.add_argument(
+        "--max-depth",
+        metavar="N",
+        type=int,
+        default=127,
+        help="frames of a stack at most (default: 127, up to 1024 in user mode)",
+    )
 
 
 def _target(args: argparse.Namespace) -> Target:
@@ -152,7 +192,8 @@ class _LiveLine:
     def __call__(self, stats: Any, elapsed_s: float) -> None:
         line = (
             f"{elapsed_s:6.1f} s  {format_count(stats.samples)} samples  {stats.processes} processes  "
-            f"{format_count(stats.lost)} lost  buffer {stats.fill_percent}%  {format_bytes(stats.written_bytes)}"
+            f"{format_count(stats.lost)} lost  buffer {stats.fill_percent}%  "
+            f"{format_bytes(stats.written_bytes)}"
         )
         print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
 
@@ -172,10 +213,11 @@ def _report(session: Session, meta: dict[str, Any], quiet: bool) -> None:
 
 
 def _beginning(options: Options) -> str:
-    events = ", ".join(
-        f"{event.event} at {event.frequency_hz} Hz" if event.frequency_hz else f"{event.event} every {event.period}"
+    rates = (
+        f"at {event.frequency_hz} Hz" if event.frequency_hz else f"every {event.period}"
         for event in options.events
     )
+    events = ", ".join(f"{event.event} {rate}" for event, rate in zip(options.events, rates, strict=True))
     end = "Ctrl-C ends it" if options.duration_ns is None else f"for {options.duration_ns / 1e9:g} s"
     return f"recording {events}; {end}"
 

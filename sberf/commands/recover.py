@@ -42,7 +42,9 @@ def _only_spool() -> Path:
     if len(spools) == 1:
         return spools[0]
     if not spools:
-        raise RecordingError("there is no spool here", "a killed capture leaves NAME.spool-PID beside its -o DIR")
+        raise RecordingError(
+            "there is no spool here", "a killed capture leaves NAME.spool-PID beside its -o DIR"
+        )
     raise UsageError(f"there are {len(spools)} spools here", f"name one of {', '.join(map(str, spools))}")
 
 
