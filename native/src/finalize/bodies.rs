@@ -1,0 +1,62 @@
+//! The stack bodies of a spool: raw addresses by their hash.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::wire::{STACK_ENDS, StackBody};
+
+/// 512 MiB of addresses; a crafted spool cannot make us keep more.
+const MAX_ADDRESSES: usize = 64 << 20;
+
+/// The addresses of one stack, leaf first.
+pub struct Body<'a> {
+    pub addresses: &'a [u64],
+    /// Index into [`STACK_ENDS`].
+    pub end: u8,
+}
+
+#[derive(Default)]
+pub struct Bodies {
+    places: HashMap<(u64, bool), Place, ahash::RandomState>,
+    addresses: Vec<u64>,
+    /// Bodies whose hash another body had already; the first one counts.
+    pub collisions: u64,
+    /// Bodies that were not kept because of their number or because they were malformed.
+    pub refused: u64,
+}
+
+struct Place {
+    start: u32,
+    len: u16,
+    end: u8,
+}
+
+impl Bodies {
+    pub fn add(&mut self, body: &StackBody<'_>) {
+        let len = body.addresses().len();
+        let fits = self.addresses.len() + len <= MAX_ADDRESSES;
+        if !fits || usize::from(body.end) >= STACK_ENDS.len() {
+            self.refused += 1;
+            return;
+        }
+        match self.places.entry((body.hash, body.user)) {
+            Entry::Occupied(known) => {
+                let known = known.get();
+                let start = known.start as usize;
+                let addresses = &self.addresses[start..start + usize::from(known.len)];
+                let same = known.end == body.end && addresses.iter().copied().eq(body.addresses());
+                self.collisions += u64::from(!same);
+            }
+            Entry::Vacant(vacant) => {
+                vacant.insert(Place { start: self.addresses.len() as u32, len: len as u16, end: body.end });
+                self.addresses.extend(body.addresses());
+            }
+        }
+    }
+
+    pub fn get(&self, hash: u64, user: bool) -> Option<Body<'_>> {
+        let place = self.places.get(&(hash, user))?;
+        let start = place.start as usize;
+        Some(Body { addresses: &self.addresses[start..start + usize::from(place.len)], end: place.end })
+    }
+}
