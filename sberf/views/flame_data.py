@@ -115,13 +115,19 @@ def _columns(graph: FlameGraph | FlameDiff) -> tuple[dict[str, Sequence[int]], d
     columns: dict[str, Sequence[int]] = {"frame": graph.trie.frame, "depth": graph.trie.depth}
     scales = {}
     for name, lot in lots.items():
-        # Most recordings have samples of one weight: then the samples are the scaled weights.
-        scale = gcd(*set(lot.self_)) or 1
-        scales[f"{name}_weight"] = scale
+        scales[f"{name}_weight"] = scale = _scale(lot)
         columns[f"{name}_weight"] = array("Q", [weight // scale for weight in lot.self_])
         if columns[f"{name}_weight"] != lot.self_samples:
             columns[f"{name}_samples"] = lot.self_samples
     return columns, scales
+
+
+def _scale(lot: NodeWeights) -> int:
+    """A divisor of all weights: a sample's weight if all have the same; then samples need no column."""
+    per_sample = lot.total[0] // (lot.total_samples[0] or 1)
+    if all(w == per_sample * s for w, s in zip(lot.self_, lot.self_samples, strict=True)):
+        return per_sample or 1
+    return gcd(*set(lot.self_)) or 1
 
 
 def _pack(name: str, values: Sequence[int], scale: int) -> tuple[dict[str, Any], bytes]:
