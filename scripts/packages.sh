@@ -100,10 +100,14 @@ refresh_package_lists() {
 first_available() {
 	local package
 	for package in "$@"; do
-		if apt-cache policy "$package" 2>/dev/null | grep -q 'Candidate: [^(]'; then
+		# "  Candidate: (none)" is a name that other packages only mention.
+		case $(apt-cache policy "$package" 2>/dev/null) in
+		*"Candidate: (none)"*) ;;
+		*"Candidate: "*)
 			echo "$package"
 			return
-		fi
+			;;
+		esac
 	done
 	return 1
 }
