@@ -1,0 +1,1 @@
+"""What all topics need: results, recorders, loads."""

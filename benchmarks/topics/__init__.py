@@ -1,0 +1,1 @@
+"""One module a topic: its docstring says what is measured and how; ``measure`` yields the results."""

@@ -1,0 +1,68 @@
+"""From the end of recording to the finished, symbolised recording, for one million samples.
+
+``sberf record -a -F 10000 -d SECONDS`` under a load on all CPUs, as long as a million samples take.  The
+end of recording is the end of the recording's window (meta.json, CLOCK_MONOTONIC), the recording is
+finished when the process has ended.  perf: from the interrupt to the end of ``perf record``, which
+symbolises nothing, plus one ``perf report``, which does.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+
+from harness.loads import Build, FullLoad, Load
+from harness.recorders import PERF, Perf, Sberf
+from harness.results import Result, Setting, spread
+
+SAMPLES = 1_000_000
+LIMIT_S = 2.0
+FREQUENCY_HZ, QUICK_FREQUENCY_HZ = 10_000, 40_000
+
+
+def measure(setting: Setting) -> Iterator[Result]:
+    """One result a load."""
+    for kind in (FullLoad, Build):
+        with setting.directory() as directory, kind(directory) as load:
+            yield _measure(setting, load)
+
+
+def _measure(setting: Setting, load: Load) -> Result:
+    frequency_hz = QUICK_FREQUENCY_HZ if setting.quick else FREQUENCY_HZ
+    # A recorder needs some of the CPUs itself, and a build waits now and then.
+    seconds = 1.1 * SAMPLES / frequency_hz / (os.cpu_count() or 1)
+    took, counts = [], []
+    for _ in range(1 if setting.quick else 3):
+        with setting.directory() as directory, load.background():
+            recorder = Sberf(directory, frequency_hz, options=("-d", f"{seconds:.1f}"))
+            recorder.start()
+            recorder.wait()
+            took.append((recorder.ended_ns - recorder.meta["window"]["end_ns"]) / 1e9)
+            counts.append(recorder.sample_count())
+    return Result(
+        f"end to finished recording, {load.name}",
+        "s",
+        statistics.median(took),
+        perf=_perf_seconds(setting, load, frequency_hz, seconds),
+        target=f"< {LIMIT_S:g} s for 1 M samples",
+        ok=statistics.median(took) < LIMIT_S,
+        note=f"{spread(took)}, {min(counts) / 1e6:.2f} M samples; the load goes on meanwhile",
+    )
+
+
+def _perf_seconds(setting: Setting, load: Load, frequency_hz: int, seconds: float) -> float | None:
+    if setting.quick:
+        return None
+    with setting.directory() as directory:
+        with load.background(), Perf(directory, frequency_hz) as recorder:
+            time.sleep(seconds)
+        ended_s = (recorder.ended_ns - recorder.asked_to_end_ns) / 1e9
+        started = time.monotonic()
+        report = [PERF, "report", "--stdio", "-i", str(recorder.output)]
+        subprocess.run(
+            report, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
+        )
+        return ended_s + time.monotonic() - started
