@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import HIT_STACKS
+from sberf.analysis.naming import LOST_STACK, NAMED_STACKS
 from sberf.analysis.selection import Event, chosen_event, select_samples
 from sberf.recording.recording import Recording
 
@@ -23,10 +23,14 @@ class StackEnd(NamedTuple):
 
 
 def gather_hits(recording: Recording, filters: Filters, by: Sequence[str] = ()) -> Event:
-    """Make the temporary table ``hits``: stack_id, the columns ``by``, weight, samples.
+    """Make the temporary tables ``hits`` and ``hit_stacks``.
+
+    ``hits`` has a row for each distinct stack in each group: stack_id, the columns ``by``, weight,
+    samples.  ``hit_stacks`` has a row for each distinct stack: stack_id, end, frame_ids (leaf
+    first, never empty).
 
     The samples are the large table.  They are read here, once, and added up before anything is
-    joined; what follows works on a row for each distinct stack.
+    joined.
 
     Args:
         recording: The recording.
@@ -40,17 +44,23 @@ def gather_hits(recording: Recording, filters: Filters, by: Sequence[str] = ()) 
     event = chosen_event(recording, filters)
     selection = select_samples(recording, filters, event.name)
     keys = [key for key in ("thread_id", "cpu") if _needs(key, by)]
-    columns = ", ".join(["stack_id", *keys])
     added_up = f"""
-        SELECT {columns}, sum(weight) AS weight, count(*) AS samples
+        SELECT {", ".join(["stack_id", *keys])}, sum(weight)::UBIGINT AS weight, count(*)::UBIGINT AS samples
         FROM samples WHERE {selection.where} GROUP BY ALL"""
     if by:
         named = ", ".join(f'{GROUP_KEYS[key]} AS "{key}"' for key in by)
         threads = "LEFT JOIN threads t USING (thread_id) LEFT JOIN processes p USING (process_id)"
         added_up = f"""
-            SELECT h.stack_id, {named}, sum(h.weight) AS weight, sum(h.samples) AS samples
+            SELECT h.stack_id, {named}, sum(h.weight)::UBIGINT AS weight, sum(h.samples)::UBIGINT AS samples
             FROM ({added_up}) h {threads if "thread_id" in keys else ""} GROUP BY ALL"""
     recording.rows(f"CREATE OR REPLACE TEMP TABLE hits AS {added_up}", selection.parameters)
+    recording.rows(
+        f"""
+        CREATE OR REPLACE TEMP TABLE hit_stacks AS
+        SELECT h.stack_id, coalesce(s."end", 'lost') AS "end",
+               coalesce(s.frame_ids, {LOST_STACK}) AS frame_ids
+        FROM (SELECT DISTINCT stack_id FROM hits) h LEFT JOIN ({NAMED_STACKS}) s USING (stack_id)"""
+    )
     return event
 
 
@@ -59,10 +69,18 @@ def _needs(column: str, by: Sequence[str]) -> bool:
 
 
 def stack_ends(recording: Recording) -> tuple[StackEnd, ...]:
-    """How the stacks in ``hits`` ended, heaviest first."""
+    """How the stacks of ``hits`` ended, heaviest first."""
     rows = recording.rows(
-        f"""
-        SELECT "end", sum(weight) AS weight, sum(samples)
-        FROM hits JOIN ({HIT_STACKS}) USING (stack_id) GROUP BY "end" ORDER BY weight DESC, "end" """
+        """
+        SELECT "end", sum(weight)::UBIGINT AS weight, sum(samples)::UBIGINT
+        FROM hits JOIN hit_stacks USING (stack_id) GROUP BY "end" ORDER BY weight DESC, "end" """
     )
     return tuple(StackEnd(*row) for row in rows)
+
+
+def total_hits(recording: Recording) -> tuple[int, int]:
+    """Weight and number of the samples in ``hits``."""
+    [(weight, samples)] = recording.rows(
+        "SELECT coalesce(sum(weight), 0)::UBIGINT, coalesce(sum(samples), 0)::UBIGINT FROM hits"
+    )
+    return weight, samples

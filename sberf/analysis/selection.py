@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import ALL_STACKS, NAMED_FRAMES
+from sberf.analysis.naming import NAMED_FRAMES, NAMED_STACKS
 from sberf.errors import QueryError
 from sberf.recording.recording import Recording
 
@@ -121,7 +121,7 @@ def _frames_condition(names: tuple[str, ...], columns: tuple[str, ...]) -> tuple
     condition, parameters = _matches(columns, names)
     return (
         "stack_id IN (SELECT stack_id FROM "
-        f"(SELECT stack_id, unnest(frame_ids) AS frame_id FROM ({ALL_STACKS})) "
+        f"(SELECT stack_id, unnest(frame_ids) AS frame_id FROM ({NAMED_STACKS})) "
         f"WHERE frame_id IN (SELECT frame_id FROM ({NAMED_FRAMES}) WHERE {condition}))",
         parameters,
     )

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from sberf.analysis.filters import Filters
 from sberf.analysis.hits import StackEnd, gather_hits, stack_ends
-from sberf.analysis.naming import HIT_STACKS, NAMED_FRAMES
+from sberf.analysis.naming import number_functions
 from sberf.analysis.selection import NO_FILTERS, Event
-from sberf.errors import RecordingError
 from sberf.recording.recording import Recording
 
 
@@ -153,43 +152,38 @@ def grouped_stacks(recording: Recording, filters: Filters, by: Sequence[str]) ->
         RecordingError: The recording is damaged.
     """
     event = gather_hits(recording, filters, by)
-    frames, index_of = _distinct_frames(recording)
-    stacks, stack_of = _distinct_stacks(recording, index_of)
-    merged: dict[tuple[Any, ...], list[int]] = {}
+    number_functions(
+        recording,
+        ["name", "module", "kind", "inlined"],
+        ["any_value(file ORDER BY file, line) AS file", "min(line) AS line"],
+    )
+    frames = recording.rows(
+        "SELECT name, module, kind, file, line, inlined FROM functions ORDER BY function_number"
+    )
+    return GroupedStacks(
+        event, tuple(Frame(*row) for row in frames), _grouped(recording, by), stack_ends(recording)
+    )
+
+
+def _grouped(recording: Recording, by: Sequence[str]) -> list[GroupedStack]:
+    """Add up the stacks that have the same functions at different addresses."""
+    recording.rows(
+        """
+        CREATE OR REPLACE TEMP TABLE distinct_stacks AS
+        SELECT row_number() OVER () - 1 AS stack_number, * FROM (
+            SELECT frames, list(stack_id) AS stack_ids FROM (
+                SELECT stack_id, [numbers[frame_id + 1] FOR frame_id IN list_reverse(frame_ids)] AS frames
+                FROM hit_stacks, function_numbers)
+            GROUP BY frames)"""
+    )
+    stacks = recording.rows("SELECT frames FROM distinct_stacks ORDER BY stack_number")
+    tuples = [tuple(frames) for (frames,) in stacks]
     columns = "".join(f'"{key}", ' for key in by)
-    for stack_id, *group, weight, samples in recording.rows(
-        f"SELECT stack_id, {columns} weight, samples FROM hits"
-    ):
-        totals = merged.setdefault((stack_of[stack_id], *group), [0, 0])
-        totals[0] += weight
-        totals[1] += samples
-    grouped = [GroupedStack(key[1:], stacks[key[0]], *totals) for key, totals in merged.items()]
-    return GroupedStacks(event, frames, grouped, stack_ends(recording))
-
-
-def _distinct_frames(recording: Recording) -> tuple[tuple[Frame, ...], dict[int, int]]:
-    """The distinct functions in the stacks of ``hits``, and frame_id -> index of its function."""
     rows = recording.rows(
         f"""
-        WITH used AS (SELECT DISTINCT unnest(frame_ids) AS frame_id FROM ({HIT_STACKS}))
-        SELECT name, module, kind, any_value(file ORDER BY file, line), min(line), inlined, list(frame_id)
-        FROM used JOIN ({NAMED_FRAMES}) USING (frame_id)
-        GROUP BY name, module, kind, inlined ORDER BY name, module, kind, inlined"""
+        SELECT {columns} stack_number, sum(weight)::UBIGINT, sum(samples)::UBIGINT
+        FROM hits
+        JOIN (SELECT stack_number, unnest(stack_ids) AS stack_id FROM distinct_stacks) USING (stack_id)
+        GROUP BY {columns} stack_number"""
     )
-    index_of = {frame_id: index for index, row in enumerate(rows) for frame_id in row[6]}
-    return tuple(Frame(*row[:6]) for row in rows), index_of
-
-
-def _distinct_stacks(
-    recording: Recording, index_of: dict[int, int]
-) -> tuple[list[tuple[int, ...]], dict[int, int]]:
-    """The distinct stacks in ``hits`` as functions, root first, and stack_id -> index of its stack."""
-    index: dict[tuple[int, ...], int] = {}
-    stack_of: dict[int, int] = {}
-    try:
-        for stack_id, frame_ids in recording.rows(f"SELECT stack_id, frame_ids FROM ({HIT_STACKS})"):
-            frames = tuple(map(index_of.__getitem__, reversed(frame_ids)))
-            stack_of[stack_id] = index.setdefault(frames, len(index))
-    except KeyError as error:
-        raise RecordingError(f"table 'stacks' refers to frame {error}, which 'frames' lacks") from None
-    return list(index), stack_of
+    return [GroupedStack(tuple(row[:-3]), tuples[row[-3]], row[-2], row[-1]) for row in rows]

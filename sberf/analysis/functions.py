@@ -1,0 +1,167 @@
+"""Which functions the time went to: self and total weight of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sberf.analysis.filters import Filters
+from sberf.analysis.hits import GROUP_KEYS, StackEnd, gather_hits, stack_ends, total_hits
+from sberf.analysis.naming import number_functions
+from sberf.analysis.selection import NO_FILTERS
+from sberf.errors import UsageError
+from sberf.recording.recording import Recording
+
+SORT_KEYS = ("process", "comm", "pid", "tid", "cpu", "dso", "sym")
+"""What rows can be told apart by, in the order of the columns of a table."""
+
+DEFAULT_KEYS = ("sym", "dso", "process")
+
+
+class FunctionRow(NamedTuple):
+    """One row: what it is about (None for keys that were not asked for), then its weights.
+
+    Args:
+        process: Process name.
+        comm: Thread name.
+        pid: Host process ID.
+        tid: Host thread ID.
+        cpu: CPU number.
+        dso: The module's base name.
+        sym: Function name, or ``module+0xoffset``.
+        kind: The module's kind (see the column ``modules.kind``); None without ``dso`` and ``sym``.
+        self_weight: Weight of the samples taken in it, in the table's unit.
+        total_weight: Weight of the samples taken in it or in something it called, recursion counted once.
+        self_samples: The same as a number of samples.
+        total_samples: The same as a number of samples.
+    """
+
+    process: str | None
+    comm: str | None
+    pid: int | None
+    tid: int | None
+    cpu: int | None
+    dso: str | None
+    sym: str | None
+    kind: str | None
+    self_weight: int
+    total_weight: int
+    self_samples: int
+    total_samples: int
+
+
+@dataclass(frozen=True)
+class FunctionTable:
+    """Self and total weights, most self weight first.
+
+    Args:
+        event: The event's name.
+        unit: Unit of the weights: ``ns`` or ``count``.
+        by: The keys by which rows are told apart.
+        rows: The rows.
+        hidden_rows: How many rows ``min_percent`` left out.
+        ends: How the stacks ended, heaviest first; where they ended early, callers are missing and so
+            their total weight is too small.
+        total_weight: Weight of all samples that the filters keep.
+        total_samples: Their number.
+    """
+
+    event: str
+    unit: str
+    by: tuple[str, ...]
+    rows: tuple[FunctionRow, ...]
+    hidden_rows: int
+    ends: tuple[StackEnd, ...]
+    total_weight: int
+    total_samples: int
+
+
+def functions(
+    recording: Recording,
+    filters: Filters = NO_FILTERS,
+    by: Sequence[str] = DEFAULT_KEYS,
+    *,
+    min_percent: float = 0.0,
+) -> FunctionTable:
+    """Self and total weight of each function, or of whatever else ``by`` names.
+
+    Args:
+        recording: The recording.
+        filters: Which samples to count; without an event the first recorded one.
+        by: Some of ``SORT_KEYS``.  Without ``sym`` a row is a whole module, without ``dso`` too a whole
+            process, thread or CPU.
+        min_percent: Leave out rows whose total weight is below this part of all weight, in percent.
+
+    Raises:
+        UsageError: ``by`` is empty or has an unknown key.
+        QueryError: The filters' event was not recorded.
+        RecordingError: The recording is damaged.
+    """
+    _check_keys(by)
+    groups = [key for key in GROUP_KEYS if key in by]
+    event = gather_hits(recording, filters, groups)
+    total_weight, total_samples = total_hits(recording)
+    _weigh(recording, by, groups)
+    least = total_weight * min_percent / 100
+    rows = [FunctionRow(*row) for row in recording.rows(_heaviest(groups), [least])]
+    [(all_rows,)] = recording.rows("SELECT count(*) FROM function_weights")
+    return FunctionTable(
+        event=event.name,
+        unit=event.unit,
+        by=tuple(by),
+        rows=tuple(rows),
+        hidden_rows=all_rows - len(rows),
+        ends=stack_ends(recording),
+        total_weight=total_weight,
+        total_samples=total_samples,
+    )
+
+
+def _check_keys(by: Sequence[str]) -> None:
+    for key in by:
+        if key not in SORT_KEYS:
+            raise UsageError(f"unknown sort key '{key}'", f"sort keys: {', '.join(SORT_KEYS)}")
+    if not by:
+        raise UsageError("no sort key", f"sort keys: {', '.join(SORT_KEYS)}")
+
+
+def _weigh(recording: Recording, by: Sequence[str], groups: Sequence[str]) -> None:
+    """Make the temporary table ``function_weights``: a row for each function in each group.
+
+    A stack counts once for each function in it, so that recursion is not counted twice.
+    """
+    sym = "name" if "sym" in by else "NULL::VARCHAR"
+    dso = "module" if "dso" in by else "NULL::VARCHAR"
+    kind = "any_value(kind)" if "sym" in by or "dso" in by else "NULL::VARCHAR"
+    number_functions(recording, [f"{dso} AS dso", f"{sym} AS sym"], [f"{kind} AS kind"])
+    grouping = "".join(f', "{key}"' for key in groups)
+    recording.rows(
+        f"""
+        CREATE OR REPLACE TEMP TABLE function_weights AS
+        WITH numbered AS (
+            SELECT stack_id, [numbers[frame_id + 1] FOR frame_id IN frame_ids] AS function_numbers
+            FROM hit_stacks, function_numbers),
+        calls AS (
+            SELECT stack_id, function_numbers[1] AS leaf, list_distinct(function_numbers) AS function_numbers
+            FROM numbered),
+        weighed AS (
+            SELECT unnest(function_numbers) AS function_number, leaf{grouping}, weight, samples
+            FROM calls JOIN hits USING (stack_id))
+        SELECT function_number{grouping},
+               coalesce(sum(weight) FILTER (function_number = leaf), 0)::UBIGINT AS self_weight,
+               sum(weight)::UBIGINT AS total_weight,
+               coalesce(sum(samples) FILTER (function_number = leaf), 0)::UBIGINT AS self_samples,
+               sum(samples)::UBIGINT AS total_samples
+        FROM weighed GROUP BY function_number{grouping}"""
+    )
+
+
+def _heaviest(groups: Sequence[str]) -> str:
+    """Rows in the order of FunctionRow's fields, most self weight first; its parameter: the least total."""
+    columns = ", ".join(f'"{key}"' if key in groups else "NULL" for key in SORT_KEYS[:5])
+    return f"""
+        SELECT {columns}, dso, sym, kind, self_weight, total_weight, self_samples, total_samples
+        FROM function_weights JOIN functions USING (function_number)
+        WHERE total_weight >= ?
+        ORDER BY self_weight DESC, total_weight DESC, {", ".join(map(str, range(1, 8)))}"""
