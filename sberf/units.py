@@ -59,3 +59,9 @@ def format_count(count: int) -> str:
 def format_percent(share: float) -> str:
     """``0.0123`` -> ``"1.23%"``."""
     return f"{100 * share:.2f}%"
+
+
+def plural(count: int, noun: str) -> str:
+    """``(1, "process")`` -> ``"1 process"``, ``(2000, "process")`` -> ``"2,000 processes"``."""
+    suffix = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{format_count(count)} {noun}{suffix}"

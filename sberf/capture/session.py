@@ -172,13 +172,13 @@ class Session:
             CaptureError: The recording could not be written; the spool is kept and named.
         """
         if self.meta is None:
-            self._stats = self.stats()
             failure = self._capture.failure()
             warnings = [] if failure is None else [f"the capture stopped early: {failure}"]
             if (pid := self.command_pid) is not None and self.exit_code is None:
                 self._end_command(pid, warnings)
             with translated_errors():
                 self._capture.stop(self.exit_code, max_sample_rate(), warnings)
+            self._stats = self.stats()
             self.meta = self._write()
         return self.meta
 

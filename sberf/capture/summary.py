@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sberf.units import format_bytes, format_count
+from sberf.units import format_bytes, format_count, plural
 
 if TYPE_CHECKING:
     from sberf.capture.session import Stats
@@ -16,8 +16,8 @@ def written(output: Path, meta: dict[str, Any], stats: Stats) -> str:
     duration_s = (meta["window"]["end_ns"] - meta["window"]["start_ns"]) / 1e9
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     return (
-        f"wrote {output} ({format_bytes(size)}): {format_count(meta['rows']['samples'])} samples "
-        f"of {format_count(stats.processes)} processes in {duration_s:.2f} s"
+        f"wrote {output} ({format_bytes(size)}): {plural(meta['rows']['samples'], 'sample')} "
+        f"of {plural(stats.processes, 'process')} in {duration_s:.2f} s"
     )
 
 

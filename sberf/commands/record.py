@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sberf.errors import UsageError
-from sberf.units import format_bytes, format_count, parse_duration_ns, parse_size_bytes
+from sberf.units import format_bytes, format_count, parse_duration_ns, parse_size_bytes, plural
 
 if TYPE_CHECKING:
     from sberf.capture.events import Event
@@ -191,7 +191,7 @@ class _LiveLine:
 
     def __call__(self, stats: Any, elapsed_s: float) -> None:
         line = (
-            f"{elapsed_s:6.1f} s  {format_count(stats.samples)} samples  {stats.processes} processes  "
+            f"{elapsed_s:6.1f} s  {plural(stats.samples, 'sample')}  {plural(stats.processes, 'process')}  "
             f"{format_count(stats.lost)} lost  buffer {stats.fill_percent}%  "
             f"{format_bytes(stats.written_bytes)}"
         )
