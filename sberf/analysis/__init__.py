@@ -1,0 +1,31 @@
+"""Questions to a recording: each is a function from a recording and filters to a frozen dataclass.
+
+``from sberf.analysis import functions, call_tree``; then ``functions(sberf.open("sberf.data"))``.
+"""
+
+from __future__ import annotations
+
+from sberf.analysis.call_tree import CallNode, CallTree, call_tree
+from sberf.analysis.filters import Filters
+from sberf.analysis.functions import FunctionRow, FunctionTable, functions
+from sberf.analysis.overview import Overview, overview
+from sberf.analysis.samples import Sample, samples
+from sberf.analysis.stack_counts import Frame, StackCount, StackCounts, stack_counts
+
+__all__ = [
+    "CallNode",
+    "CallTree",
+    "Filters",
+    "Frame",
+    "FunctionRow",
+    "FunctionTable",
+    "Overview",
+    "Sample",
+    "StackCount",
+    "StackCounts",
+    "call_tree",
+    "functions",
+    "overview",
+    "samples",
+    "stack_counts",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sberf.recording.query import QueryResult
 
 DEFAULT_PATH = "sberf.data"
+_BATCH_ROWS = 10_000
 
 
 class Recording:
@@ -103,6 +104,15 @@ class Recording:
         with translated_errors():
             rows: list[Any] = connection.execute(sql, parameters).fetchall()
             return rows
+
+    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
+        """The same one by one, for more rows than fit into memory; another query on the recording ends it."""
+        from sberf.recording.duckdb_errors import translated_errors
+
+        with translated_errors():
+            result = self.connection.execute(sql, parameters)
+            while batch := result.fetchmany(_BATCH_ROWS):
+                yield from batch
 
     def to_arrow(self, table_or_sql: str) -> pyarrow.Table:
         """Hand a table, or the result of a SELECT, over to Arrow.
