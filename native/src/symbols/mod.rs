@@ -1,0 +1,21 @@
+//! Names for code addresses: ELF files, the kernel, perf maps of JIT compilers.
+//!
+//! Everything read here comes from traced systems and may be hostile or cut off at any byte.
+//! Files are read through bounded `pread`, never mapped: a file that its owner truncates must
+//! give an error, not SIGBUS.  A name is only given to an address that its symbol covers.
+
+mod demangle;
+mod elf;
+mod kallsyms;
+mod perf_map;
+mod range_map;
+mod text;
+
+pub use demangle::demangle;
+pub use elf::{ElfSymbols, Symbol, SymbolError, SymbolSource, build_id};
+pub use kallsyms::{GeneratedCode, Kallsyms, KernelSymbol};
+pub use perf_map::{PerfMap, PerfMapError, PerfMapLimits, open_perf_map};
+pub use text::decode;
+
+#[cfg(test)]
+mod tests;
