@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sberf.analysis.call_tree import CallNode, CallTree, call_tree
 from sberf.analysis.filters import Filters
+from sberf.analysis.flame import FlameDiff, FlameGraph, flame_diff, flame_graph
 from sberf.analysis.functions import FunctionRow, FunctionTable, functions
 from sberf.analysis.overview import Overview, overview
 from sberf.analysis.samples import Sample, samples
@@ -16,6 +17,8 @@ __all__ = [
     "CallNode",
     "CallTree",
     "Filters",
+    "FlameDiff",
+    "FlameGraph",
     "Frame",
     "FunctionRow",
     "FunctionTable",
@@ -24,6 +27,8 @@ __all__ = [
     "StackCount",
     "StackCounts",
     "call_tree",
+    "flame_diff",
+    "flame_graph",
     "functions",
     "overview",
     "samples",

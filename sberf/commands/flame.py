@@ -12,8 +12,10 @@ from sberf.errors import QueryError, UsageError
 from sberf.units import format_bytes, format_count
 
 if TYPE_CHECKING:
+    from sberf.analysis.filters import Filters
     from sberf.analysis.flame import FlameDiff, FlameGraph
     from sberf.analysis.stack_counts import StackCounts
+    from sberf.recording.recording import Recording
     from sberf.views.flame_about import About
 
 HELP = "draw a flame graph into flame.html"
@@ -96,39 +98,40 @@ def _is_svg(output: Path | None) -> bool:
 
 def _graph(args: argparse.Namespace, kind: str) -> tuple[FlameGraph, About]:
     from sberf.analysis.flame import flame_graph, fold_graph
+    from sberf.analysis.overview import overview
     from sberf.recording.recording import open_recording
     from sberf.views.flame_about import about_graph
 
     with open_recording(args.input) as recording:
         filters = filters_from(args, recording)
         graph = flame_graph(recording, filters, by=args.by, inverted=args.inverted and kind != "html")
-        _require_samples(graph.counts, args.input)
+        _require_samples(graph.counts, recording, filters)
         if args.min_percent:
             graph = fold_graph(graph, args.min_percent / 100)
-        return graph, about_graph(graph, recording, args.title)
+        return graph, about_graph(graph, overview(recording), args.title)
 
 
 def _diff(args: argparse.Namespace, kind: str) -> tuple[FlameDiff, About]:
     from sberf.analysis.flame import flame_diff, fold_diff
+    from sberf.analysis.overview import overview
     from sberf.recording.recording import open_recording
     from sberf.views.flame_about import about_diff
 
     with open_recording(args.diff[0]) as before, open_recording(args.diff[1]) as after:
         filters = filters_from(args, before), filters_from(args, after)
         diff = flame_diff(before, after, filters, by=args.by, inverted=args.inverted and kind != "html")
-        for counts, name in zip(diff.counts, args.diff, strict=True):
-            _require_samples(counts, name)
+        for counts, recording, kept in zip(diff.counts, (before, after), filters, strict=True):
+            _require_samples(counts, recording, kept)
         if args.min_percent:
             diff = fold_diff(diff, args.min_percent / 100)
-        return diff, about_diff(diff, (before, after), args.title)
+        return diff, about_diff(diff, (overview(before), overview(after)), args.title)
 
 
-def _require_samples(counts: StackCounts, name: str) -> None:
+def _require_samples(counts: StackCounts, recording: Recording, filters: Filters) -> None:
+    from sberf.analysis.emptiness import why_empty
+
     if counts.total_weight == 0:
-        raise QueryError(
-            f"'{name}' has no samples of {counts.event} to draw",
-            "the filters keep none, or nothing ran: see sberf report",
-        )
+        raise QueryError(f"nothing to draw from '{recording.path}': {why_empty(recording, filters)}")
 
 
 def _drawn(graph: FlameGraph | FlameDiff, about: About, args: argparse.Namespace, kind: str) -> str:

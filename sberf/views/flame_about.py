@@ -6,18 +6,17 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from sberf.analysis.flame import FlameDiff, FlameGraph
-from sberf.units import format_count, format_duration
-from sberf.views.losses import incomplete_note, loss_notes
+from sberf.analysis.overview import Overview
+from sberf.analysis.stack_counts import StackCounts
+from sberf.units import format_count, format_duration, format_percent
 from sberf.views.text import format_weight, printable, shorten
 
-if TYPE_CHECKING:
-    from sberf.analysis.stack_counts import StackCounts
-    from sberf.recording.recording import Recording
-
 _MAX_TITLE = 120
+_MAX_MODULES = 5
+# Stacks that end so have all the frames that were asked for.
+_COMPLETE_ENDS = frozenset({"entry", "kernel_thread", "not_asked"})
 
 
 @dataclass(frozen=True)
@@ -35,24 +34,27 @@ class About:
     warnings: tuple[str, ...]
 
 
-def about_graph(graph: FlameGraph, recording: Recording, title: str | None = None) -> About:
+def about_graph(graph: FlameGraph, overview: Overview, title: str | None = None) -> About:
     """The words around the flame graph of one recording; ``title`` replaces the one made from it."""
+    subject = shlex.join(overview.command) if overview.command else overview.hostname
+    circumstances = (("", fact) for fact in _circumstances(overview))
     return About(
-        title=_printable_title(title or f"Flame graph of {_subject(recording)}"),
-        facts=(("", f"{graph.event}: {_weights(graph.counts)}"), *_circumstances(recording)),
-        warnings=tuple(_warnings(graph.counts, recording)),
+        title=_printable_title(title or f"Flame graph of {subject}"),
+        facts=(("", printable(f"{graph.event}: {_weights(graph.counts)}")), *circumstances),
+        warnings=tuple(map(printable, _warnings(graph.counts, overview))),
     )
 
 
-def about_diff(diff: FlameDiff, recordings: tuple[Recording, Recording], title: str | None = None) -> About:
+def about_diff(diff: FlameDiff, overviews: tuple[Overview, Overview], title: str | None = None) -> About:
     """The words around the difference of two recordings."""
-    before, after = recordings
-    facts = [("", diff.event)]
+    before, after = overviews
+    facts = [("", printable(diff.event))]
     warnings = []
-    for label, recording, counts in zip(("before", "after"), recordings, diff.counts, strict=True):
-        circumstances = ", ".join(value for _, value in _circumstances(recording))
-        facts.append((label, f"{printable(str(recording.path))}, {_weights(counts)}, {circumstances}"))
-        warnings += [f"{label}: {warning}" for warning in _warnings(counts, recording)]
+    for label, overview, counts in zip(("before", "after"), overviews, diff.counts, strict=True):
+        facts.append(
+            (label, ", ".join([printable(overview.path), _weights(counts), *_circumstances(overview)]))
+        )
+        warnings += [printable(f"{label}: {warning}") for warning in _warnings(counts, overview)]
     return About(
         title=_printable_title(title or f"What changed from {before.path} to {after.path}"),
         facts=tuple(facts),
@@ -64,39 +66,42 @@ def _printable_title(title: str) -> str:
     return shorten(printable(title), _MAX_TITLE)
 
 
-def _subject(recording: Recording) -> str:
-    """What was recorded, in a few words."""
-    command: dict[str, Any] = recording.meta.get("command") or {}
-    if command.get("argv"):
-        return shlex.join(map(str, command["argv"]))
-    return f"{_host(recording).get('hostname', 'an unknown host')}"
-
-
 def _weights(counts: StackCounts) -> str:
     return (
         f"{format_weight(counts.total_weight, counts.unit)} in {format_count(counts.total_samples)} samples"
     )
 
 
-def _circumstances(recording: Recording) -> Iterator[tuple[str, str]]:
-    host = _host(recording)
-    yield "", f"recorded for {format_duration(recording.duration_ns)}"
-    cpus = host.get("cpus") or []
-    where = [str(host.get("hostname", "unknown host")), f"{len(cpus)} CPUs" if cpus else ""]
-    kernel = [f"Linux {host.get('kernel', '')}".strip(), str(host.get("arch", ""))]
-    yield "", printable(", ".join(filter(None, [*where, " ".join(filter(None, kernel))])))
-    clock = recording.meta.get("clock") or {}
-    if isinstance(clock.get("realtime_ns"), int) and isinstance(clock.get("monotonic_ns"), int):
-        start_ns = clock["realtime_ns"] + recording.start_ns - clock["monotonic_ns"]
-        yield "", datetime.fromtimestamp(start_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _circumstances(overview: Overview) -> Iterator[str]:
+    yield f"recorded for {format_duration(overview.duration_ns)}"
+    cpus = f"{overview.cpus} CPUs, " if overview.cpus else ""
+    yield printable(f"{overview.hostname}, {cpus}Linux {overview.kernel} {overview.arch}")
+    if overview.start_realtime_ns is not None:
+        start = datetime.fromtimestamp(overview.start_realtime_ns // 10**9, UTC)
+        yield start.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _host(recording: Recording) -> dict[str, Any]:
-    return recording.meta.get("host") or {}
+def _warnings(counts: StackCounts, overview: Overview) -> Iterator[str]:
+    for loss in overview.losses:
+        yield f"{loss.message}; {loss.hint}" if loss.hint else loss.message
+    yield from overview.warnings
+    if overview.recovered:
+        yield "the capture was killed and recovered: its end may be missing"
+    yield from _incomplete(counts)
+    modules = overview.unnamed_modules
+    if modules:
+        named = ", ".join(f"{module.path} ({module.reason})" for module in modules[:_MAX_MODULES])
+        more = f" and {format_count(len(modules) - _MAX_MODULES)} more" if len(modules) > _MAX_MODULES else ""
+        yield f"the functions of some modules have no names: {named}{more}"
 
 
-def _warnings(counts: StackCounts, recording: Recording) -> Iterator[str]:
-    yield from loss_notes(recording)
-    incomplete = incomplete_note(counts.ends, counts.total_weight)
-    if incomplete is not None:
-        yield incomplete
+def _incomplete(counts: StackCounts) -> Iterator[str]:
+    """A sentence on the share of stacks that do not reach the thread's entry."""
+    ends = [end for end in counts.ends if end.end not in _COMPLETE_ENDS and end.weight]
+    if ends:
+        shares = [end.weight / counts.total_weight for end in ends]
+        reasons = ", ".join(
+            f"{end.end.replace('_', ' ')} {format_percent(share)}"
+            for end, share in zip(ends, shares, strict=True)
+        )
+        yield f"the stacks of {format_percent(sum(shares))} do not reach the thread's entry: {reasons}"

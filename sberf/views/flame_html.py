@@ -7,7 +7,6 @@ import hashlib
 import html
 import re
 
-from sberf import __version__
 from sberf.analysis.flame import FlameDiff, FlameGraph
 from sberf.views.flame_about import About
 from sberf.views.flame_data import asset, payload
@@ -31,7 +30,6 @@ def flame_html(graph: FlameGraph | FlameDiff, about: About, *, show_inverted: bo
     script = "(() => {\n" + '"use strict";\n' + "".join(map(asset, _SCRIPTS)) + "})();\n"
     parts = {
         "policy": _policy(script, style),
-        "version": html.escape(__version__),
         "title": html.escape(about.title),
         "style": style,
         "script": script,

@@ -197,7 +197,10 @@ def test_header_says_what_was_recorded_and_lost(open_page: Opener, known_page: P
     assert "cpu-clock: 1.00 s in 100 samples" in facts
     assert "recorded for 1.00 s" in facts
     assert "synthetic, 2 CPUs, Linux 6.18.0 x86_64" in facts
-    assert page.locator("#warnings").inner_text() == "7 records were lost: the ring buffers were full"
+    assert page.locator("#warnings").inner_text() == (
+        "7 samples or stacks were dropped: the ring buffer was full; "
+        "record with a larger --buffer or a lower -F"
+    )
     assert page.locator("#legend").inner_text().split("\n") == ["kernel", "user", "thread or process"]
 
 
@@ -628,7 +631,7 @@ def test_difference_page(open_page: Opener, tmp_path: Path) -> None:
             press(page, "ArrowRight")
         assert said["same"].endswith("change none")
         assert said["grew"].endswith("change +20.00 points, 2.00 times")
-        assert said["gone"].endswith("change −39.00 points, gone")
+        assert said["gone"].endswith("change \u221239.00 points, gone")
         assert said["new"].endswith("change +18.80 points, new")
         assert said["chance"].endswith("change +0.20 points, no more than chance")
         assert "before 20.00%, 2.00 s in 200 samples, after 40.00%, 2.00 s in 200 samples" in said["grew"]
