@@ -92,7 +92,7 @@ impl Kernel {
         let name = symbol.as_ref().map_or(NO_NAME, |symbol| code.names.mangled(&symbol.name));
         match symbol.as_ref().and_then(|symbol| symbol.module) {
             Some("bpf") => {
-                let module = code.named_module("[bpf]", ModuleKind::Bpf, &self.symbols);
+                let module = code.named_module("[bpf]", ModuleKind::Bpf, "kallsyms");
                 code.frame(module, address, is_return, name)
             }
             Some(module) => {

@@ -170,7 +170,7 @@ fn write_lives(tables: &Path, processes: &Processes, targeted: bool) -> Result<(
 fn kept_processes(processes: &Processes, targeted: bool) -> Vec<u32> {
     let rows = &processes.rows;
     let mut is_kept: Vec<bool> =
-        rows.iter().map(|process| !targeted || process.sampled || process.target).collect();
+        rows.iter().map(|process| !targeted || process.first_sample_ns.is_some() || process.target).collect();
     let mut unseen: Vec<u32> = (0..rows.len() as u32).filter(|&row| is_kept[row as usize]).collect();
     while let Some(row) = unseen.pop() {
         let process = &rows[row as usize];

@@ -8,6 +8,7 @@ const MAX_WAITING_BYTES: usize = 256 << 20;
 
 /// Events wait here until nothing older can come.
 pub struct TimeOrder<T> {
+    /// By twice the time, plus one for what follows others of the same time.
     waiting: Vec<(u64, T)>,
     waiting_bytes: usize,
     previous_round_ns: u64,
@@ -18,9 +19,10 @@ impl<T> TimeOrder<T> {
         Self { waiting: Vec::new(), waiting_bytes: 0, previous_round_ns: 0 }
     }
 
-    /// `bytes`: what the event holds on the heap.
-    pub fn push(&mut self, ts_ns: u64, event: T, bytes: usize) {
-        self.waiting.push((ts_ns, event));
+    /// `follows`: it comes after those of the same time that do not.  `bytes`: what it holds on the
+    /// heap.  Times beyond the signed range are cut.
+    pub fn push(&mut self, ts_ns: u64, follows: bool, event: T, bytes: usize) {
+        self.waiting.push((ts_ns.min(i64::MAX as u64) << 1 | u64::from(follows), event));
         self.waiting_bytes += bytes;
     }
 
@@ -28,22 +30,22 @@ impl<T> TimeOrder<T> {
     pub fn round(&mut self, ts_ns: u64, mut emit: impl FnMut(u64, T)) {
         let horizon = self.previous_round_ns.saturating_sub(MARGIN_NS);
         self.previous_round_ns = self.previous_round_ns.max(ts_ns);
-        self.waiting.sort_by_key(|(ts_ns, _)| *ts_ns);
-        let count = self.waiting.partition_point(|(ts_ns, _)| *ts_ns < horizon);
+        self.waiting.sort_by_key(|(key, _)| *key);
+        let count = self.waiting.partition_point(|(key, _)| key >> 1 < horizon);
         self.emit_first(count, &mut emit);
     }
 
     /// Keeps what waits below the limits.
     pub fn relieve(&mut self, mut emit: impl FnMut(u64, T)) {
         if self.waiting.len() > MAX_WAITING || self.waiting_bytes > MAX_WAITING_BYTES {
-            self.waiting.sort_by_key(|(ts_ns, _)| *ts_ns);
+            self.waiting.sort_by_key(|(key, _)| *key);
             self.emit_first(self.waiting.len().div_ceil(2), &mut emit);
         }
     }
 
     /// Hands on all that still waits.
     pub fn finish(mut self, mut emit: impl FnMut(u64, T)) {
-        self.waiting.sort_by_key(|(ts_ns, _)| *ts_ns);
+        self.waiting.sort_by_key(|(key, _)| *key);
         self.emit_first(self.waiting.len(), &mut emit);
     }
 
@@ -53,8 +55,8 @@ impl<T> TimeOrder<T> {
         }
         let kept_share = (self.waiting.len() - count) as f64 / self.waiting.len() as f64;
         self.waiting_bytes = (self.waiting_bytes as f64 * kept_share) as usize;
-        for (ts_ns, event) in self.waiting.drain(..count) {
-            emit(ts_ns, event);
+        for (key, event) in self.waiting.drain(..count) {
+            emit(key >> 1, event);
         }
     }
 }
@@ -74,11 +76,11 @@ mod tests {
     #[test]
     fn events_leave_in_order_once_nothing_older_can_come() {
         let mut order = TimeOrder::new();
-        order.push(30 * MS, 3, 0);
-        order.push(10 * MS, 1, 0);
+        order.push(30 * MS, false, 3, 0);
+        order.push(10 * MS, false, 1, 0);
         assert!(round(&mut order, 50 * MS).is_empty());
-        order.push(20 * MS, 2, 0);
-        order.push(45 * MS, 4, 0);
+        order.push(20 * MS, false, 2, 0);
+        order.push(45 * MS, false, 4, 0);
         assert_eq!(round(&mut order, 60 * MS), [1, 2, 3]);
         let mut rest = Vec::new();
         order.finish(|_, event| rest.push(event));
@@ -89,7 +91,7 @@ mod tests {
     fn equal_times_keep_their_order() {
         let mut order = TimeOrder::new();
         for event in 0..100 {
-            order.push(5, event, 0);
+            order.push(5, false, event, 0);
         }
         let mut all = Vec::new();
         order.finish(|_, event| all.push(event));
@@ -97,11 +99,22 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_comes_after_others_of_its_time() {
+        let mut order = TimeOrder::new();
+        order.push(5, true, 1, 0);
+        order.push(6, false, 2, 0);
+        order.push(5, false, 0, 0);
+        let mut all = Vec::new();
+        order.finish(|ts_ns, event| all.push((ts_ns, event)));
+        assert_eq!(all, [(5, 0), (5, 1), (6, 2)]);
+    }
+
+    #[test]
     fn without_rounds_the_memory_stays_bounded() {
         let mut order = TimeOrder::new();
         let mut emitted = 0;
         for ts_ns in 0..3 * MAX_WAITING as u64 {
-            order.push(ts_ns, (), 0);
+            order.push(ts_ns, false, (), 0);
             order.relieve(|_, ()| emitted += 1);
             assert!(order.waiting.len() <= MAX_WAITING);
         }

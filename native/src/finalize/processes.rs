@@ -35,7 +35,7 @@ pub struct Process {
     pub end_ns: Option<i64>,
     pub exit_code: Option<i32>,
     pub target: bool,
-    pub sampled: bool,
+    pub first_sample_ns: Option<i64>,
     pub space: AddressSpace,
     pub perf_map: PerfMapOf,
     /// Made by a fork that was recorded, and still running the program of its parent.
@@ -87,6 +87,9 @@ pub struct Processes {
     dead_rows: VecDeque<(i64, u32)>,
     dead_threads: VecDeque<(i64, u32)>,
     thread_keys: u32,
+    /// The latest time of anything so far.  A record that comes late happens now: its time must not
+    /// end a life before samples that have been told.
+    now_ns: i64,
     no_name: Arc<str>,
 }
 
@@ -101,6 +104,7 @@ impl Default for Processes {
             dead_rows: VecDeque::new(),
             dead_threads: VecDeque::new(),
             thread_keys: 0,
+            now_ns: i64::MIN,
             no_name: Arc::from(""),
         }
     }
@@ -126,6 +130,7 @@ impl Processes {
 
     /// A new process, or a new thread when `parent_pid` is `pid`.
     pub fn fork(&mut self, ts_ns: i64, pid: i32, parent_pid: i32, tid: i32) {
+        let ts_ns = self.advance(ts_ns);
         if pid == parent_pid {
             let row = self.row_at(ts_ns, pid);
             let comm = Arc::clone(&self.rows[row as usize].comm);
@@ -137,7 +142,8 @@ impl Processes {
             if self.is_same_start(known, ts_ns) {
                 // A snapshot was quicker than this record.
                 let row = &mut self.rows[known as usize];
-                (row.parent, row.start_ns, row.born_ns) = (Some(parent), Some(ts_ns), Some(ts_ns));
+                (row.parent, row.born_ns) = (Some(parent), Some(ts_ns));
+                row.start_ns = Some(ts_ns.min(row.first_sample_ns.unwrap_or(ts_ns)));
                 return;
             }
             self.end_row(known, ts_ns);
@@ -157,7 +163,7 @@ impl Processes {
             // The name is that of the thread that forked, which the record does not tell.
             comm_is_certain: false,
             target: false,
-            sampled: false,
+            first_sample_ns: None,
             exe_is_mapped_next: false,
             leader_exited: false,
             live_threads: Vec::new(),
@@ -168,6 +174,7 @@ impl Processes {
     }
 
     pub fn exit(&mut self, ts_ns: i64, pid: i32, tid: i32) {
+        let ts_ns = self.advance(ts_ns);
         let Some(&row) = self.by_pid.get(&pid) else { return };
         if let Some(thread) = self.thread_of(row, tid) {
             let start_ns = self.threads[thread as usize].start_ns;
@@ -185,6 +192,7 @@ impl Processes {
 
     /// A new name of a thread; `exec`: because the process runs another program now.
     pub fn comm(&mut self, ts_ns: i64, pid: i32, tid: i32, comm: Arc<str>, exec: bool) {
+        let ts_ns = self.advance(ts_ns);
         if exec {
             return self.exec(ts_ns, pid, comm);
         }
@@ -198,6 +206,7 @@ impl Processes {
     }
 
     pub fn mmap(&mut self, ts_ns: i64, pid: i32, map: Map, files: &Files) {
+        let ts_ns = self.advance(ts_ns);
         let row = self.row_at(ts_ns, pid);
         let process = &mut self.rows[row as usize];
         process.space.map(map, &mut self.versions);
@@ -249,11 +258,13 @@ impl Processes {
             row.key = Some(*keys);
             *keys += 1;
         }
+        self.now_ns = self.now_ns.max(ts_ns);
         // Lives that are only roughly known are stretched: a sample is certain.
         row.start_ns = row.start_ns.map(|start| start.min(ts_ns));
         row.end_ns = row.end_ns.map(|end| end.max(ts_ns));
         let process = &mut self.rows[row.process as usize];
-        process.sampled = true;
+        let first_ns = process.first_sample_ns.unwrap_or(ts_ns);
+        process.first_sample_ns = Some(first_ns.min(ts_ns));
         process.start_ns = process.start_ns.map(|start| start.min(ts_ns));
         process.end_ns = process.end_ns.map(|end| end.max(ts_ns));
         thread
@@ -289,6 +300,11 @@ impl Processes {
         self.thread_keys
     }
 
+    fn advance(&mut self, ts_ns: i64) -> i64 {
+        self.now_ns = self.now_ns.max(ts_ns);
+        self.now_ns
+    }
+
     fn exec(&mut self, ts_ns: i64, pid: i32, comm: Arc<str>) {
         let known = self.by_pid.get(&pid).copied();
         let like = known.map(|row| self.rows[row as usize].clone());
@@ -305,7 +321,7 @@ impl Processes {
                 cmdline: None,
                 start_ns: Some(ts_ns),
                 end_ns: None,
-                sampled: false,
+                first_sample_ns: None,
                 space: AddressSpace::default(),
                 perf_map: PerfMapOf::Unchecked,
                 forked: false,
@@ -365,7 +381,7 @@ impl Processes {
             end_ns: None,
             exit_code: None,
             target: false,
-            sampled: false,
+            first_sample_ns: None,
             space: AddressSpace::default(),
             perf_map: PerfMapOf::Unchecked,
             forked: false,
@@ -400,11 +416,13 @@ impl Processes {
                 _ => true,
             };
             if thread.process == row && thread.end_ns.is_none() && is_same {
-                thread.start_ns = start_ns.or(thread.start_ns);
+                if thread.key.is_none() {
+                    thread.start_ns = start_ns.or(thread.start_ns);
+                }
                 return known;
             }
             if let Some(start_ns) = start_ns {
-                self.end_thread(known, start_ns);
+                self.end_thread(known, start_ns.max(self.now_ns));
             }
         }
         let thread = self.threads.len() as u32;
@@ -445,7 +463,7 @@ impl Processes {
         let (Some(born), Some(start)) = (process.born_ns, snapshot.start_ns) else { return Some(row) };
         if is_clearly_later(start, born) {
             // The PID was given to another process, and the record of its fork was lost.
-            self.end_row(row, start);
+            self.end_row(row, start.max(self.now_ns));
             return Some(self.new_row(snapshot.pid, snapshot.start_ns));
         }
         (!is_clearly_later(born, start)).then_some(row)
@@ -470,7 +488,8 @@ impl Processes {
         process.cmdline = text(&snapshot.cmdline).or(process.cmdline.take());
         process.container = text(&snapshot.container).or(process.container.take());
         process.target |= snapshot.target;
-        process.start_ns = process.start_ns.or(snapshot.start_ns);
+        let start_ns = snapshot.start_ns.map(|start| start.min(process.first_sample_ns.unwrap_or(start)));
+        process.start_ns = process.start_ns.or(start_ns);
         process.born_ns = process.born_ns.or(snapshot.start_ns);
         if process.end_ns.is_some() {
             return;

@@ -75,7 +75,9 @@ pub fn replay(
         }
         other => {
             if let Some((ts_ns, event, bytes)) = event_of(other) {
-                order.push(ts_ns, event, bytes);
+                // What happened at the moment of a sample counts for it.
+                let follows = matches!(event, Event::Sample(_));
+                order.push(ts_ns, follows, event, bytes);
                 order.relieve(|ts_ns, event| replay.event(ts_ns, event));
             }
         }

@@ -1,0 +1,9 @@
+//! Synthetic spools with known answers, finalised and read back.
+
+mod benchmark;
+mod builder;
+mod damage;
+mod lives;
+mod losses;
+mod names;
+mod recording;
