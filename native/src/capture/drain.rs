@@ -28,6 +28,8 @@ const GATHER: Duration = Duration::from_millis(5);
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// Records taken from the rings before the spool is looked after.
 const BATCH: usize = 4096;
+/// PID_MAX_LIMIT of include/linux/threads.h.
+const MAX_PIDS: usize = 4 << 20;
 /// Batches in a round: producers that never pause must not keep it from ending.
 const MAX_BATCHES: usize = 256;
 
@@ -104,7 +106,7 @@ struct Inbox {
     /// Bytes that came from the rings in this round.
     round_bytes: u64,
     first_sample_ns: u64,
-    tgids: HashSet<u32>,
+    processes: PidSet,
     last_tgid: u32,
 }
 
@@ -120,11 +122,32 @@ impl Inbox {
         let tgid = sample.tgid();
         if tgid != self.last_tgid {
             self.last_tgid = tgid;
-            self.tgids.insert(tgid);
+            self.processes.insert(tgid);
         }
         if self.first_sample_ns == 0 {
             self.first_sample_ns = sample.ts_ns;
         }
+    }
+}
+
+/// Counts distinct process IDs in bounded memory: a bit each, 512 KiB for the kernel's largest pid_max.
+#[derive(Default)]
+struct PidSet {
+    bits: Vec<u64>,
+    len: u64,
+}
+
+impl PidSet {
+    fn insert(&mut self, pid: u32) {
+        let (word, bit) = (pid as usize / 64, 1u64 << (pid % 64));
+        if word >= MAX_PIDS / 64 {
+            return; // no kernel gives such a process ID
+        }
+        if word >= self.bits.len() {
+            self.bits.resize(word + 1, 0);
+        }
+        self.len += u64::from(self.bits[word] & bit == 0);
+        self.bits[word] |= bit;
     }
 }
 
@@ -136,7 +159,7 @@ impl Drain {
             samples: 0,
             round_bytes: 0,
             first_sample_ns: 0,
-            tgids: HashSet::new(),
+            processes: PidSet::default(),
             last_tgid: u32::MAX,
         });
         let rings = std::mem::take(&mut self.rings);
@@ -201,7 +224,7 @@ impl Drain {
         let stats = &self.stats;
         let capacity = self.ring_bytes.max(1);
         stats.samples.store(inbox.samples, Ordering::Relaxed);
-        stats.processes.store(inbox.tgids.len() as u64, Ordering::Relaxed);
+        stats.processes.store(inbox.processes.len, Ordering::Relaxed);
         stats.written_bytes.store(inbox.spool.written_bytes(), Ordering::Relaxed);
         stats.fill_percent.fetch_max((100 * inbox.round_bytes / capacity).min(100), Ordering::Relaxed);
         stats.first_sample_ns.store(inbox.first_sample_ns, Ordering::Relaxed);

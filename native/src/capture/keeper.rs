@@ -21,6 +21,9 @@ use crate::wire::{self, Inode, MappedFile};
 
 const SCAN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Files that are remembered, kept open or not: a build may run a million different programs.
+const MAX_NAMES: usize = 1 << 17;
+
 /// What the drain thread has seen in the side-band.
 pub enum Event {
     Mapped { pid: i32, start: u64, end: u64, file: MappedFile, raw_path: Vec<u8> },
@@ -187,6 +190,9 @@ impl KeptFiles {
     }
 
     fn insert(&mut self, name: MappedFile, file: Option<File>) {
+        if self.files.len() >= MAX_NAMES {
+            return;
+        }
         let file = file.filter(|_| self.has_room());
         self.kept += usize::from(file.is_some());
         self.files.entry(name).or_insert(file);

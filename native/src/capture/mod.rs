@@ -215,8 +215,8 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         self.stop.raise();
-        for thread in [self.drain.take()].into_iter().flatten() {
-            let _ = thread.join();
+        if let Some(drain) = self.drain.take() {
+            let _ = drain.join();
         }
     }
 }

@@ -14,8 +14,6 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/cpu.skel.rs"));
 }
 
-/// Programs that bpf/cpu.bpf.c has: one for each source.
-pub const MAX_SOURCES: usize = 8;
 /// A ring is shared by so many CPUs at most, unless that makes it too small.
 const CPUS_PER_RING: usize = 8;
 const MIN_RING_BYTES: u64 = 1 << 20;
