@@ -114,3 +114,21 @@ def _time_window(text: str) -> tuple[int | None, int | None]:
     if start_ns is not None and stop_ns is not None and start_ns >= stop_ns:
         raise argparse.ArgumentTypeError(f"'{text}' is an empty window: START must be before STOP")
     return start_ns, stop_ns
+
+
+def percentage(text: str) -> float:
+    """The value of an option such as ``0.5`` or ``0.5%``; for ``type=``."""
+    try:
+        percent = float(text.rstrip("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is no percentage from 0 to 100")
+    return percent
+
+
+def positive_count(text: str) -> int:
+    """The value of an option that is a whole number above 0; for ``type=``."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+    return int(text)

@@ -91,15 +91,23 @@ def write_parquet(recording: Recording, sql: str, output: Path) -> int:
         QueryError: The SQL is wrong, something other than one SELECT, or the file cannot be written.
         RecordingError: A table is missing or damaged.
     """
+    import duckdb
+
     part = output.resolve().with_name(f".{output.name}.part")
+    part.touch()  # a place where nothing can be written is the system's error, not the query's
     connection = connect(recording.path, output=part)
     try:
         with translated_errors(sql):
             _bind(connection, sql)
             copy = f"COPY ({sql.rstrip().rstrip(';')}\n) TO {literal(str(part))} (FORMAT parquet, {_PARQUET})"
-            rows = connection.execute(copy).fetchall()
+            try:
+                [(rows,)] = connection.execute(copy).fetchall()
+            except duckdb.IOException as error:
+                if part.name in str(error):
+                    raise QueryError(f"cannot write '{output}': {error}") from None
+                raise
         part.replace(output)
-        return int(rows[0][0])
+        return int(rows)
     finally:
         connection.close()
         part.unlink(missing_ok=True)

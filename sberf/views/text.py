@@ -7,13 +7,12 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sberf.units import format_count, format_duration
 
 ELLIPSIS = "…"
-_MIN_COLUMN = 8
 _GAP = 2
 
 
@@ -71,56 +70,89 @@ def format_weight(weight: float, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: its title, whether numbers stand to the right, and whether it may be cut."""
+    """One column of a table.
+
+    Args:
+        title: Its title.
+        right: Whether its cells, numbers, stand to the right.
+        least: The width to which it may be cut; None: it is never cut.
+    """
 
     title: str
     right: bool = False
-    flexible: bool = False
-
-
-def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
-    """The lines of a table: a header, then one line a row.
-
-    Args:
-        columns: The columns; the last one is never padded.
-        rows: Cells, already printable.
-        width: Columns that the lines may take, None for as many as they need.
-    """
-    yield from layout_lines(columns, rows, column_widths(columns, rows, width))
+    least: int | None = None
 
 
 def column_widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
-    """How wide each column is to be for lines to fit into ``width``: flexible ones shrink, widest first."""
+    """How wide each column is to be for lines to fit into ``width``: the widest shrinks first."""
     cells = [max(map(display_width, [c.title, *(row[i] for row in rows)])) for i, c in enumerate(columns)]
     if width is None:
         return cells
     excess = sum(cells) + _GAP * (len(cells) - 1) - width
     while excess > 0:
-        shrinkable = [i for i, c in enumerate(columns) if c.flexible and cells[i] > _MIN_COLUMN]
+        shrinkable = [i for i, c in enumerate(columns) if c.least is not None and cells[i] > c.least]
         if not shrinkable:
             break
         widest = max(shrinkable, key=lambda i: cells[i])
-        others = [cells[i] for i in shrinkable if cells[i] < cells[widest]]
-        step = min(excess, max(1, cells[widest] - max(others, default=_MIN_COLUMN)))
+        narrower = [cells[i] for i in shrinkable if cells[i] < cells[widest]]
+        floor = max([columns[widest].least or 0, *narrower])
+        step = min(excess, max(1, cells[widest] - floor))
         cells[widest] -= step
         excess -= step
     return cells
 
 
+Paint = Callable[[str], str]
+"""Adds colours to a padded cell, without changing its width on the terminal."""
+
+
 def layout_lines(
-    columns: Sequence[Column], rows: Iterable[Sequence[str]], widths: Sequence[int], header: bool = True
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str]],
+    widths: Sequence[int],
+    *,
+    paint: Paint | None = None,
 ) -> Iterator[str]:
-    """The lines of a table whose column widths are known; cells that are too wide are cut if flexible."""
-    titles = [column.title for column in columns]
-    last = len(columns) - 1
-    for row in ([titles] if header else []), rows:
-        for cells in row:
-            line = []
-            for i, column in enumerate(columns):
-                cell = shorten(cells[i], widths[i]) if column.flexible else cells[i]
-                pad = " " * (widths[i] - display_width(cell))
-                line.append(pad + cell if column.right else cell if i == last else cell + pad)
-            yield (" " * _GAP).join(line).rstrip()
+    """The lines of a table: the titles, then one line a row.
+
+    Args:
+        columns: The columns.
+        rows: Cells, already printable.
+        widths: The columns' widths, see :func:`column_widths`; cells that are wider are cut if they may be.
+        paint: Colours for the cells of rows, or None.
+    """
+    yield _line(columns, [column.title for column in columns], widths, None)
+    for cells in rows:
+        yield _line(columns, cells, widths, paint)
+
+
+def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], paint: Paint | None) -> str:
+    line = []
+    for column, text, width in zip(columns, cells, widths, strict=True):
+        cell = shorten(text, width) if column.least is not None else text
+        pad = " " * (width - display_width(cell))
+        padded = pad + cell if column.right else cell + pad
+        line.append(paint(padded) if paint and column.right else padded)
+    return (" " * _GAP).join(line).rstrip()
+
+
+def paint_percent(cell: str) -> str:
+    """Colour a padded percentage as perf does: red from 5 %, green from 0.5 %; other cells stay."""
+    if not cell.endswith("%"):
+        return cell
+    percent = float(cell[:-1])
+    colour = 31 if percent >= 5 else 32 if percent >= 0.5 else 0
+    return f"\x1b[{colour}m{cell}\x1b[m" if colour else cell
+
+
+def wrapped(text: str, width: int | None, indent: str) -> Iterator[str]:
+    """``text`` in lines of at most ``width`` columns; all but the first begin with ``indent``."""
+    if width is None or display_width(text) <= width:
+        yield text
+        return
+    import textwrap
+
+    yield from textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def terminal_width() -> int | None:
@@ -133,21 +165,44 @@ def use_colour() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def show(lines: Iterable[str]) -> None:
-    """Print lines to stdout, through a pager when it is a terminal on which they do not fit.
+def show(lines: Iterable[str]) -> int:
+    """Print lines, or pieces of several lines, to stdout; with a pager on a terminal that is too small.
 
     The pager is ``$PAGER``, else ``less -FRSX``; an empty ``PAGER`` or ``cat`` means none.
+
+    Returns:
+        The number of lines that were printed.
     """
+    counted = _Counted(lines)
     if not sys.stdout.isatty():
-        _write(lines)
-        return
+        _write(counted)
+        return counted.lines
     height = shutil.get_terminal_size().lines
-    iterator = iter(lines)
-    head = [line for line, _ in zip(iterator, range(height), strict=False)]
+    head, rows = [], 0
+    while rows < height and (line := next(counted, None)) is not None:
+        head.append(line)
+        rows += 1 + line.count("\n")
     pager = os.environ.get("PAGER", "less")
-    if len(head) < height or pager in ("", "cat") or not _page(pager, head, iterator):
+    if rows < height or pager in ("", "cat") or not _page(pager, head, counted):
         _write(head)
-        _write(iterator)
+        _write(counted)
+    return counted.lines
+
+
+class _Counted:
+    """An iterator over lines that counts them."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.lines = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.lines += 1
+        return line
 
 
 def _write(lines: Iterable[str]) -> None:

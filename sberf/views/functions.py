@@ -1,0 +1,52 @@
+"""The table of functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sberf.analysis.functions import SORT_KEYS, FunctionRow, FunctionTable
+from sberf.units import format_count, format_percent
+from sberf.views.text import Column, Paint, column_widths, format_weight, layout_lines, printable
+
+_TITLES = {
+    "process": "Process",
+    "comm": "Thread",
+    "pid": "PID",
+    "tid": "TID",
+    "cpu": "CPU",
+    "dso": "Module",
+    "sym": "Function",
+}
+_LEAST_WIDTHS = {"process": 8, "comm": 8, "dso": 8, "sym": 30}
+
+
+def function_lines(table: FunctionTable, width: int | None, paint: Paint | None = None) -> Iterator[str]:
+    """A line for each row of ``table``, after a line of titles.
+
+    Args:
+        table: What to show.
+        width: Columns that the lines may take; None for as many as they need.
+        paint: Colours for percentages, or None.
+    """
+    keys = [key for key in SORT_KEYS if key in table.by]
+    columns = [
+        Column("Self", right=True),
+        Column("Total", right=True),
+        Column("Self time" if table.unit == "ns" else "Self count", right=True),
+        *(Column(_TITLES[key], right=key not in _LEAST_WIDTHS, least=_LEAST_WIDTHS.get(key)) for key in keys),
+    ]
+    cells = [_cells(row, table, keys) for row in table.rows]
+    yield from layout_lines(columns, cells, column_widths(columns, cells, width), paint=paint)
+    if table.hidden_rows:
+        yield f"# {format_count(table.hidden_rows)} more rows: see --min-percent and --limit"
+
+
+def _cells(row: FunctionRow, table: FunctionTable, keys: list[str]) -> list[str]:
+    whole = table.total_weight or 1
+    values = (getattr(row, key) for key in keys)
+    return [
+        format_percent(row.self_weight / whole),
+        format_percent(row.total_weight / whole),
+        format_weight(row.self_weight, table.unit),
+        *("[unknown]" if value is None else printable(str(value)) for value in values),
+    ]

@@ -1,0 +1,69 @@
+"""The lines above a report: what was recorded, and what the reader must know about the data."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from sberf.analysis.hits import StackEnd
+from sberf.analysis.overview import EventOverview, Overview
+from sberf.units import format_count, format_duration, format_percent
+from sberf.views.text import format_weight, printable, wrapped
+
+# Stacks that ended so are whole: there is nothing more to see, or more was not asked for.
+_WHOLE = ("entry", "kernel_thread", "not_asked")
+_SHOWN_MODULES = 4
+
+
+def header_lines(overview: Overview, width: int | None) -> Iterator[str]:
+    """What was recorded, then all that makes the data less than it seems; comments, with a leading ``#``.
+
+    Args:
+        overview: What to show.
+        width: Columns that the lines may take; None for as many as they need.
+    """
+    for line in (*_recorded(overview), *_shortcomings(overview)):
+        yield from _comment(line, width)
+
+
+def _comment(text: str, width: int | None) -> Iterator[str]:
+    yield from wrapped("# " + printable(text), width, "#   ")
+
+
+def _recorded(overview: Overview) -> Iterator[str]:
+    yield shlex.join(overview.command_line)
+    where = f"{overview.hostname} (Linux {overview.kernel}, {overview.arch}, {overview.cpus} CPUs)"
+    yield f"{format_duration(overview.duration_ns)} on {where}: {format_count(overview.processes)} processes"
+    if overview.exit_code:
+        yield f"the command's exit status was {overview.exit_code}"
+
+
+def _shortcomings(overview: Overview) -> Iterator[str]:
+    if overview.recovered:
+        yield "warning: the capture was killed; sberf recover finished it"
+    for loss in overview.losses:
+        yield f"lost: {loss.message}" + (f"; {loss.hint}" if loss.hint else "")
+    for warning in overview.warnings:
+        yield f"warning: {warning}"
+    modules = overview.unnamed_modules
+    if modules:
+        shown = [f"{module.path} ({module.reason})" for module in modules[:_SHOWN_MODULES]]
+        more = f" and {len(modules) - _SHOWN_MODULES} more" if len(modules) > _SHOWN_MODULES else ""
+        count = "1 module has" if len(modules) == 1 else f"{len(modules)} modules have"
+        yield f"{count} no symbols: {', '.join(shown)}{more}"
+
+
+def event_lines(
+    event: EventOverview, weight: int, samples: int, ends: Sequence[StackEnd], width: int | None
+) -> Iterator[str]:
+    """One event's rate, weight and samples, and which part of its stacks is not whole."""
+    rate = f"at {event.frequency_hz:g} Hz" if event.frequency_hz else f"with period {event.period}"
+    in_clock_time = event.unit == "ns"
+    amount = format_weight(weight, event.unit) + (" of CPU time" if in_clock_time else f" {event.event}")
+    part = "" if samples == event.samples else f" of {format_count(event.samples)}"
+    yield from _comment(f"{event.event} {rate}: {format_count(samples)}{part} samples, {amount}", width)
+    broken = [end for end in ends if end.end not in _WHOLE]
+    if broken and weight:
+        shares = ", ".join(f"{end.end} {format_percent(end.weight / weight)}" for end in broken)
+        whole = format_percent(sum(end.weight for end in broken) / weight)
+        yield from _comment(f"{whole} lies in stacks that ended early and lack callers: {shares}", width)
