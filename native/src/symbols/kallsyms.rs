@@ -1,7 +1,6 @@
 //! Names of kernel code: /proc/kallsyms, and the BPF programs that come and go.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -217,27 +216,26 @@ impl<'a> Line<'a> {
 #[derive(Clone, Copy)]
 struct Raw {
     start: u64,
-    /// None: the symbol is no code and only bounds the one before it.
-    rank: Option<Rank>,
+    /// Which of several names for one address is shown: the greatest.  0: the symbol is no code
+    /// and only bounds the one before it.
+    rank: u32,
     name: u32,
     name_bytes: u16,
     module: u16,
 }
 
-/// Which of several names for one address is shown: the greatest.
-type Rank = (bool, u8, Reverse<usize>, usize);
-
 /// Markers of the linker script lose; global before weak before local names, then fewer leading
 /// underscores, then longer names, as in perf.
-fn rank(line: &Line) -> Rank {
+fn rank(line: &Line) -> u32 {
     let bind = match line.kind {
-        b'T' => 2,
-        b'W' | b'w' => 1,
-        _ => 0,
+        b'T' => 3,
+        b'W' | b'w' => 2,
+        _ => 1,
     };
     let underscores = line.name.iter().take_while(|&&byte| byte == b'_').count();
-    let is_named = !is_section_marker(line.name);
-    (is_named, bind, Reverse(underscores), line.name.len())
+    let is_named = u32::from(!is_section_marker(line.name));
+    let plainness = u32::from(u8::MAX) - underscores.min(255) as u32;
+    is_named << 26 | bind << 24 | plainness << 16 | line.name.len().min(0xffff) as u32
 }
 
 /// `_etext`, `__sched_text_end` and the like: code ends there, they name none.
@@ -286,7 +284,7 @@ impl Parser {
         }
         self.raw.push(Raw {
             start: line.address,
-            rank: is_code.then(|| rank(line)),
+            rank: if is_code { rank(line) } else { 0 },
             name,
             name_bytes,
             module,
@@ -311,16 +309,17 @@ impl Parser {
         if restricted {
             return kallsyms;
         }
-        let groups: Vec<&[Raw]> = self.raw.chunk_by(|a, b| a.start == b.start).collect();
-        for (index, group) in groups.iter().enumerate() {
-            let best = group.iter().filter(|raw| raw.rank.is_some());
-            let Some(best) = best.max_by_key(|raw| raw.rank) else {
+        let mut groups = self.raw.chunk_by(|a, b| a.start == b.start).peekable();
+        while let Some(group) = groups.next() {
+            let next = groups.peek().map(|group| &group[0]);
+            // Of equal ones the first of the file.
+            let best = group.iter().rev().max_by_key(|raw| raw.rank);
+            let Some(best) = best.filter(|raw| raw.rank != 0) else {
                 continue;
             };
-            let next = groups.get(index + 1).map(|group| group[0]);
             let entry = Entry {
                 start: best.start,
-                end: end_of(best, next.as_ref()),
+                end: end_of(best, next),
                 name: best.name,
                 name_bytes: best.name_bytes,
                 module: best.module,
