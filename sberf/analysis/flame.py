@@ -267,7 +267,7 @@ _WeighedPath = tuple[tuple[int, ...], int, int, int]
 
 def _weigh(parent: array[int], ends: array[int], stacks: list[_WeighedPath], which: int) -> NodeWeights:
     """The weights of the stacks of recording ``which``."""
-    self_, self_samples = [0] * len(parent), [0] * len(parent)
+    self_, self_samples = (array("Q", bytes(8 * len(parent))) for _ in range(2))
     for end, (_, owner, weight, samples) in zip(ends, stacks, strict=True):
         if owner == which:
             self_[end] += weight
@@ -275,12 +275,13 @@ def _weigh(parent: array[int], ends: array[int], stacks: list[_WeighedPath], whi
     return _with_totals(parent, self_, self_samples)
 
 
-def _with_totals(parent: array[int], self_: list[int], self_samples: list[int]) -> NodeWeights:
-    total, total_samples = self_.copy(), self_samples.copy()
+def _with_totals(parent: array[int], self_: array[int], self_samples: array[int]) -> NodeWeights:
+    total, total_samples = self_[:], self_samples[:]
     for node in range(len(total) - 1, 0, -1):
-        total[parent[node]] += total[node]
-        total_samples[parent[node]] += total_samples[node]
-    return NodeWeights(*(array("Q", column) for column in (total, self_, total_samples, self_samples)))
+        above = parent[node]
+        total[above] += total[node]
+        total_samples[above] += total_samples[node]
+    return NodeWeights(total, self_, total_samples, self_samples)
 
 
 def _shared_length(a: tuple[int, ...], b: tuple[int, ...]) -> int:
@@ -359,8 +360,9 @@ def _fold(
         array("H", [trie.depth[node] + bool(merged) for node, merged in rows]),
     )
 
-    def summed(own: array[int], totals: array[int]) -> list[int]:
-        return [sum(totals[child] for child in merged) if merged else own[node] for node, merged in rows]
+    def summed(own: array[int], totals: array[int]) -> array[int]:
+        sums = (sum(totals[child] for child in merged) if merged else own[node] for node, merged in rows)
+        return array("Q", sums)
 
     return new, [
         _with_totals(new.parent, summed(lot.self_, lot.total), summed(lot.self_samples, lot.total_samples))
