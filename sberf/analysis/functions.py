@@ -16,6 +16,8 @@ from sberf.recording.recording import Recording
 SORT_KEYS = ("process", "comm", "pid", "tid", "cpu", "dso", "sym")
 """What rows can be told apart by, in the order of the columns of a table."""
 
+ORDERS = ("self", "total")
+_PARTS = 4
 DEFAULT_KEYS = ("sym", "dso", "process")
 
 
@@ -53,14 +55,14 @@ class FunctionRow(NamedTuple):
 
 @dataclass(frozen=True)
 class FunctionTable:
-    """Self and total weights, most self weight first.
+    """Self and total weights, heaviest first.
 
     Args:
         event: The event's name.
         unit: Unit of the weights: ``ns`` or ``count``.
         by: The keys by which rows are told apart.
         rows: The rows.
-        hidden_rows: How many rows ``min_percent`` left out.
+        hidden_rows: How many rows ``min_percent`` and ``limit`` left out.
         ends: How the stacks ended, heaviest first; where they ended early, callers are missing and so
             their total weight is too small.
         total_weight: Weight of all samples that the filters keep.
@@ -82,7 +84,9 @@ def functions(
     filters: Filters = NO_FILTERS,
     by: Sequence[str] = DEFAULT_KEYS,
     *,
+    order: str = "self",
     min_percent: float = 0.0,
+    limit: int | None = None,
 ) -> FunctionTable:
     """Self and total weight of each function, or of whatever else ``by`` names.
 
@@ -91,20 +95,24 @@ def functions(
         filters: Which samples to count; without an event the first recorded one.
         by: Some of ``SORT_KEYS``.  Without ``sym`` a row is a whole module, without ``dso`` too a whole
             process, thread or CPU.
+        order: ``self`` or ``total``: by which weight the rows are ordered.
         min_percent: Leave out rows whose total weight is below this part of all weight, in percent.
+        limit: Leave out all but so many rows.
 
     Raises:
-        UsageError: ``by`` is empty or has an unknown key.
+        UsageError: ``by`` is empty or has an unknown key, or ``order`` is unknown.
         QueryError: The filters' event was not recorded.
         RecordingError: The recording is damaged.
     """
     _check_keys(by)
+    if order not in ORDERS:
+        raise UsageError(f"unknown order '{order}'", f"orders: {', '.join(ORDERS)}")
     groups = [key for key in GROUP_KEYS if key in by]
     event = gather_hits(recording, filters, groups)
     total_weight, total_samples = total_hits(recording)
     _weigh(recording, by, groups)
     least = total_weight * min_percent / 100
-    rows = [FunctionRow(*row) for row in recording.rows(_heaviest(groups), [least])]
+    rows = [FunctionRow(*row) for row in recording.rows(_heaviest(groups, order), [least, limit])]
     [(all_rows,)] = recording.rows("SELECT count(*) FROM function_weights")
     return FunctionTable(
         event=event.name,
@@ -136,32 +144,41 @@ def _weigh(recording: Recording, by: Sequence[str], groups: Sequence[str]) -> No
     kind = "any_value(kind)" if "sym" in by or "dso" in by else "NULL::VARCHAR"
     number_functions(recording, [f"{dso} AS dso", f"{sym} AS sym"], [f"{kind} AS kind"])
     grouping = "".join(f', "{key}"' for key in groups)
+    weighed = " UNION ALL ".join(_weighed(grouping, part) for part in range(_PARTS))
     recording.rows(
         f"""
         CREATE OR REPLACE TEMP TABLE function_weights AS
-        WITH numbered AS (
-            SELECT stack_id, [numbers[frame_id + 1] FOR frame_id IN frame_ids] AS function_numbers
-            FROM hit_stacks, function_numbers),
-        calls AS (
-            SELECT stack_id, function_numbers[1] AS leaf, list_distinct(function_numbers) AS function_numbers
-            FROM numbered),
-        weighed AS (
-            SELECT unnest(function_numbers) AS function_number, leaf{grouping}, weight, samples
-            FROM calls JOIN hits USING (stack_id))
         SELECT function_number{grouping},
                coalesce(sum(weight) FILTER (function_number = leaf), 0)::UBIGINT AS self_weight,
                sum(weight)::UBIGINT AS total_weight,
                coalesce(sum(samples) FILTER (function_number = leaf), 0)::UBIGINT AS self_samples,
                sum(samples)::UBIGINT AS total_samples
-        FROM weighed GROUP BY function_number{grouping}"""
+        FROM ({weighed}) GROUP BY function_number{grouping}"""
     )
 
 
-def _heaviest(groups: Sequence[str]) -> str:
-    """Rows in the order of FunctionRow's fields, most self weight first; its parameter: the least total."""
+def _weighed(grouping: str, part: int) -> str:
+    """A row for each function in each stack in each group, for one of ``_PARTS`` parts of the stacks.
+
+    DuckDB works in parallel on pieces of 122 880 rows; there are often fewer stacks, with many frames each.
+    """
+    return f"""
+        SELECT unnest(function_numbers) AS function_number, leaf{grouping}, weight, samples
+        FROM (
+            SELECT stack_id, numbers[frame_ids[1] + 1] AS leaf,
+                   list_distinct([numbers[frame_id + 1] FOR frame_id IN frame_ids]) AS function_numbers
+            FROM hit_stacks, function_numbers WHERE stack_id % {_PARTS} = {part})
+        JOIN hits USING (stack_id)"""
+
+
+def _heaviest(groups: Sequence[str], order: str) -> str:
+    """Rows in the order of FunctionRow's fields, heaviest first; parameters: the least total, a limit."""
+    weights = (
+        "self_weight DESC, total_weight DESC" if order == "self" else "total_weight DESC, self_weight DESC"
+    )
     columns = ", ".join(f'"{key}"' if key in groups else "NULL" for key in SORT_KEYS[:5])
     return f"""
         SELECT {columns}, dso, sym, kind, self_weight, total_weight, self_samples, total_samples
         FROM function_weights JOIN functions USING (function_number)
         WHERE total_weight >= ?
-        ORDER BY self_weight DESC, total_weight DESC, {", ".join(map(str, range(1, 8)))}"""
+        ORDER BY {weights}, {", ".join(map(str, range(1, 8)))} LIMIT ?"""

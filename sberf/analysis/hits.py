@@ -43,17 +43,7 @@ def gather_hits(recording: Recording, filters: Filters, by: Sequence[str] = ()) 
     """
     event = chosen_event(recording, filters)
     selection = select_samples(recording, filters, event.name)
-    keys = [key for key in ("thread_id", "cpu") if _needs(key, by)]
-    added_up = f"""
-        SELECT {", ".join(["stack_id", *keys])}, sum(weight)::UBIGINT AS weight, count(*)::UBIGINT AS samples
-        FROM samples WHERE {selection.where} GROUP BY ALL"""
-    if by:
-        named = ", ".join(f'{GROUP_KEYS[key]} AS "{key}"' for key in by)
-        threads = "LEFT JOIN threads t USING (thread_id) LEFT JOIN processes p USING (process_id)"
-        added_up = f"""
-            SELECT h.stack_id, {named}, sum(h.weight)::UBIGINT AS weight, sum(h.samples)::UBIGINT AS samples
-            FROM ({added_up}) h {threads if "thread_id" in keys else ""} GROUP BY ALL"""
-    recording.rows(f"CREATE OR REPLACE TEMP TABLE hits AS {added_up}", selection.parameters)
+    recording.rows(f"CREATE OR REPLACE TEMP TABLE hits AS {_hits(selection.where, by)}", selection.parameters)
     recording.rows(
         f"""
         CREATE OR REPLACE TEMP TABLE hit_stacks AS
@@ -64,8 +54,27 @@ def gather_hits(recording: Recording, filters: Filters, by: Sequence[str] = ()) 
     return event
 
 
-def _needs(column: str, by: Sequence[str]) -> bool:
-    return any((key == "cpu") == (column == "cpu") for key in by)
+def _hits(where: str, by: Sequence[str]) -> str:
+    """The SQL of ``hits``: grouped by the numbers of threads or processes first, by names then."""
+    columns, joins = ["stack_id"], ""
+    if not {"comm", "tid"}.isdisjoint(by):
+        columns.append("thread_id")
+        joins = "LEFT JOIN threads t USING (thread_id) LEFT JOIN processes p USING (process_id)"
+    elif not {"process", "pid"}.isdisjoint(by):
+        columns.append("process_id")
+        joins = "LEFT JOIN processes p USING (process_id)"
+    if "cpu" in by:
+        columns.append("cpu")
+    source = "samples" + (" LEFT JOIN threads USING (thread_id)" if "process_id" in columns else "")
+    numbered = f"""
+        SELECT {", ".join(columns)}, sum(weight)::UBIGINT AS weight, count(*)::UBIGINT AS samples
+        FROM {source} WHERE {where} GROUP BY ALL"""
+    if not by:
+        return numbered
+    named = ", ".join(f'{GROUP_KEYS[key]} AS "{key}"' for key in by)
+    return f"""
+        SELECT h.stack_id, {named}, sum(h.weight)::UBIGINT AS weight, sum(h.samples)::UBIGINT AS samples
+        FROM ({numbered}) h {joins} GROUP BY ALL"""
 
 
 def stack_ends(recording: Recording) -> tuple[StackEnd, ...]:

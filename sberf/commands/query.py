@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         return _schema(args)
     if args.sql is None:
         raise UsageError("no query given", 'write sberf query "SELECT ...", or --schema to see the tables')
+    if args.output is not None and not args.output.parent.is_dir():
+        raise UsageError(f"'{args.output.parent}' is no directory", "create it, or name another -o FILE")
     sql = sys.stdin.read() if args.sql == "-" else args.sql
     form = args.format or _form_of(args.output)
     with open_recording(args.input) as recording:

@@ -31,7 +31,7 @@ examples:
   sberf report --inverted --symbol malloc   callers, in stacks with malloc
   sberf report -s pid,sym --comm postgres --time 2,5"""
 
-_TABLE_MIN_PERCENT = 0.01
+_TABLE_MIN_PERCENT = 0.1
 _TREE_MIN_PERCENT = 0.5
 
 
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-percent",
         metavar="P",
         type=percentage,
-        help="leave out what has less than P %% of the total (default: 0.01, with --tree 0.5)",
+        help="leave out what has less than P %% of the total (default: 0.1, with --tree 0.5)",
     )
     parser.add_argument("--limit", metavar="N", type=positive_count, help="show at most N rows of the table")
     add_filters(parser)

@@ -104,7 +104,9 @@ def write_parquet(recording: Recording, sql: str, output: Path) -> int:
                 [(rows,)] = connection.execute(copy).fetchall()
             except duckdb.IOException as error:
                 if part.name in str(error):
-                    raise QueryError(f"cannot write '{output}': {error}") from None
+                    full = "No space left on device" in str(error)
+                    reason = "no space left on device" if full else "the file system refuses"
+                    raise QueryError(f"cannot write '{output}': {reason}") from None
                 raise
         part.replace(output)
         return int(rows)

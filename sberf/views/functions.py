@@ -35,18 +35,20 @@ def function_lines(table: FunctionTable, width: int | None, paint: Paint | None 
         Column("Self time" if table.unit == "ns" else "Self count", right=True),
         *(Column(_TITLES[key], right=key not in _LEAST_WIDTHS, least=_LEAST_WIDTHS.get(key)) for key in keys),
     ]
-    cells = [_cells(row, table, keys) for row in table.rows]
+    cells = _cells(table, [FunctionRow._fields.index(key) for key in keys])
     yield from layout_lines(columns, cells, column_widths(columns, cells, width), paint=paint)
     if table.hidden_rows:
         yield f"# {format_count(table.hidden_rows)} more rows: see --min-percent and --limit"
 
 
-def _cells(row: FunctionRow, table: FunctionTable, keys: list[str]) -> list[str]:
-    whole = table.total_weight or 1
-    values = (getattr(row, key) for key in keys)
+def _cells(table: FunctionTable, keys: list[int]) -> list[list[str]]:
+    whole, unit = table.total_weight or 1, table.unit
     return [
-        format_percent(row.self_weight / whole),
-        format_percent(row.total_weight / whole),
-        format_weight(row.self_weight, table.unit),
-        *("[unknown]" if value is None else printable(str(value)) for value in values),
+        [
+            format_percent(row.self_weight / whole),
+            format_percent(row.total_weight / whole),
+            format_weight(row.self_weight, unit),
+            *["[unknown]" if row[key] is None else printable(str(row[key])) for key in keys],
+        ]
+        for row in table.rows
     ]

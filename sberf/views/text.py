@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import le
 
 from sberf.units import format_count, format_duration
 
@@ -122,8 +123,18 @@ def layout_lines(
         paint: Colours for the cells of rows, or None.
     """
     yield _line(columns, [column.title for column in columns], widths, None)
+    sides = zip(columns, widths, strict=True)
+    template = (" " * _GAP).join(f"{{:{'>' if column.right else '<'}{width}}}" for column, width in sides)
     for cells in rows:
-        yield _line(columns, cells, widths, paint)
+        if paint is None and _is_simple(cells, widths):
+            yield template.format(*cells).rstrip()  # several times faster, for tables with many rows
+        else:
+            yield _line(columns, cells, widths, paint)
+
+
+def _is_simple(cells: Sequence[str], widths: Sequence[int]) -> bool:
+    """Whether each character takes a column, and nothing has to be cut."""
+    return "".join(cells).isascii() and all(map(le, map(len, cells), widths))
 
 
 def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], paint: Paint | None) -> str:
