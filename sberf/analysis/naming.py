@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sberf.errors import RecordingError
 from sberf.recording.recording import Recording
+from sberf.recording.schema import STACK_ENDS
 
 # Bracketed paths ([kernel]) and paths without a last component are their own base name.
 _NAMED_MODULES = """
@@ -16,9 +17,11 @@ _NAMED_MODULES = """
     FROM modules"""
 
 # A sample without a stack has one frame that says why; these follow the real ones in number.
-_NO_STACK = """
-    SELECT "end", (SELECT count(*) FROM frames) + row_number() OVER (ORDER BY "end") - 1 AS frame_id
-    FROM (SELECT "end" FROM stacks WHERE len(frame_ids) = 0 UNION SELECT 'lost')"""
+_REASONS = (*STACK_ENDS, "unknown")
+_FRAMES = "(SELECT count(*) FROM frames)"
+_REASON_CASES = " ".join(f"WHEN '{end}' THEN {number}" for number, end in enumerate(STACK_ENDS))
+_REASON_NUMBER = f'CASE s."end" {_REASON_CASES} ELSE {len(STACK_ENDS)} END'
+_REASON_NAMES = ", ".join(f"({n}, '[no stack: {reason}]')" for n, reason in enumerate(_REASONS))
 
 # A frame without a symbol is module+0xoffset: never blank, never a neighbour's name.
 NAMED_FRAMES = f"""
@@ -29,17 +32,18 @@ NAMED_FRAMES = f"""
                     coalesce(m.module, '[unknown]') || printf('+0x%x', f.address)) AS name
     FROM frames f LEFT JOIN ({_NAMED_MODULES}) m USING (module_id)
     UNION ALL
-    SELECT frame_id, 0, NULL, NULL, false, '[unknown]', 'unknown', '[unknown]', '[no stack: ' || "end" || ']'
-    FROM ({_NO_STACK})"""
+    SELECT {_FRAMES} + number, 0, NULL, NULL, false, '[unknown]', 'unknown', '[unknown]', name
+    FROM (VALUES {_REASON_NAMES}) reasons(number, name)"""
 """frame_id, address, file, line, inlined, path, kind, module (base name) and name of every frame."""
 
 NAMED_STACKS = f"""
     SELECT s.stack_id, s."end",
-           CASE WHEN len(s.frame_ids) > 0 THEN s.frame_ids::BIGINT[] ELSE [n.frame_id] END AS frame_ids
-    FROM stacks s LEFT JOIN ({_NO_STACK}) n USING ("end")"""
+           CASE WHEN len(s.frame_ids) > 0 THEN s.frame_ids
+                ELSE [({_FRAMES} + {_REASON_NUMBER})::UINTEGER] END AS frame_ids
+    FROM stacks s"""
 """stack_id, end and frame_ids (leaf first, never empty) of every stack."""
 
-LOST_STACK = f"""(SELECT [frame_id] FROM ({_NO_STACK}) WHERE "end" = 'lost')"""
+LOST_STACK = f"""[({_FRAMES} + {STACK_ENDS.index("lost")})::UINTEGER]"""
 """The frame_ids of a sample whose stack the table lacks: a damaged recording."""
 
 
