@@ -356,6 +356,7 @@ def test_arrows_move_the_focus(open_page: Opener, known_page: Path) -> None:
     assert focused_name(page) == "all"
     press(page, "ArrowUp", "ArrowUp", "ArrowUp")
     assert focused_name(page) == "serve"
+    expect(page.locator("#graph")).to_be_focused()
     press(page, "ArrowRight")
     assert focused_name(page) == "parse"
     press(page, "ArrowRight")

@@ -10,6 +10,8 @@ const MEANING_DIFFERENCE =
   "its place. Red has a larger share after than before, blue a smaller one, and the stronger the colour, the larger " +
   "the factor. Grey is the same, or differs no more than the number of samples lets it by chance (5 % level).";
 
+const MOVES = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "n", "N"]);
+
 class Page {
   constructor(profile) {
     this.profile = profile;
@@ -256,6 +258,9 @@ class Page {
     if (action) {
       event.preventDefault();
       action();
+      if (MOVES.has(event.key) && event.target !== element("term")) {
+        element("graph").focus({ preventScroll: true }); // so that the focused frame is outlined and read out
+      }
     }
   }
 
