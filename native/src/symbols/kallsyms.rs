@@ -106,8 +106,9 @@ impl Kallsyms {
 
     /// Notes that code was registered: PERF_RECORD_KSYMBOL.
     ///
-    /// Code that was known from its start address alone gets its size; other code that was
-    /// registered at the same address ends.  Records may come in any order of time.
+    /// `at_ns` 0 means that it was there before anybody looked, as does /proc/kallsyms.  Such code
+    /// gets the time and the size of the record that tells more; other code that was registered
+    /// at the same address ends.  Records may come in any order of time.
     pub fn insert(&mut self, at_ns: u64, kind: GeneratedCode, address: u64, size: u64, name: &[u8]) {
         let end = address.saturating_add(size);
         let name = text::decode(name).into_owned();
@@ -116,6 +117,9 @@ impl Kallsyms {
             lives.iter_mut().find(|life| life.name == name && life.from_ns <= at_ns && at_ns < life.until_ns);
         if let Some(life) = known {
             life.end = end;
+            if life.from_ns == 0 {
+                life.from_ns = at_ns;
+            }
         } else {
             let later = lives.iter().map(|life| life.from_ns).filter(|&t| t > at_ns);
             let until_ns = later.min().unwrap_or(u64::MAX);

@@ -12,9 +12,9 @@ mod range_map;
 mod text;
 
 pub use demangle::demangle;
-pub use elf::{ElfSymbols, Symbol, SymbolError, SymbolSource, build_id};
-pub use kallsyms::{GeneratedCode, Kallsyms, KernelSymbol};
-pub use perf_map::{PerfMap, PerfMapError, PerfMapLimits, open_perf_map};
+pub use elf::{ElfSymbols, build_id};
+pub use kallsyms::{GeneratedCode, Kallsyms};
+pub use perf_map::{PerfMap, PerfMapLimits, open_perf_map};
 pub use text::decode;
 
 #[cfg(test)]

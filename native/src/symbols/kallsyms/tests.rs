@@ -116,9 +116,9 @@ fn bpf_programs_come_and_go() {
     assert_eq!(name_at(&kallsyms, AREA + 0x1000, NOW), "-");
     // The size of a program that was there before becomes known.
     let bpf = GeneratedCode::Bpf;
-    kallsyms.insert(NOW, bpf, AREA + 0x40, 0x60, b"bpf_trampoline_6442");
-    assert_eq!(name_at(&kallsyms, AREA + 0x9f, 0), trampoline);
-    assert_eq!(name_at(&kallsyms, AREA + 0xa0, 0), "-");
+    kallsyms.insert(0, bpf, AREA + 0x40, 0x60, b"bpf_trampoline_6442");
+    assert_eq!(name_at(&kallsyms, AREA + 0x9f, 1), trampoline);
+    assert_eq!(name_at(&kallsyms, AREA + 0xa0, 1), "-");
     // It goes, and its memory is used again, by one program and then by another.
     kallsyms.remove(NOW + 10, AREA + 0x40);
     kallsyms.insert(NOW + 20, bpf, AREA + 0x40, 0x20, b"bpf_prog_b");
@@ -134,6 +134,21 @@ fn bpf_programs_come_and_go() {
     assert_eq!(at(0x200, 4), "-");
     assert_eq!(at(0x23f, 5), "bpf_prog_d [bpf]");
     assert_eq!(at(0x3f, 5), ingress);
+}
+
+/// /proc/kallsyms, read after a recording, lists programs that came while it ran.
+#[test]
+fn a_program_does_not_exist_before_it_was_registered() {
+    const AREA: u64 = 0xffff_ffff_c010_0000;
+    let mut kallsyms = kallsyms();
+    let bpf = GeneratedCode::Bpf;
+    kallsyms.insert(0, bpf, AREA + 0x20, 0x80, b"bpf_prog_before");
+    kallsyms.remove(NOW, AREA + 0x20);
+    kallsyms.insert(NOW + 5, bpf, AREA + 0x40, 0x40, b"bpf_trampoline_6442");
+    let at = |ns| name_at(&kallsyms, AREA + 0x50, ns);
+    assert_eq!(at(NOW - 1), "bpf_prog_before [bpf]");
+    assert_ne!(at(NOW + 4), "bpf_trampoline_6442 [bpf]");
+    assert_eq!(at(NOW + 5), "bpf_trampoline_6442 [bpf]");
 }
 
 #[test]

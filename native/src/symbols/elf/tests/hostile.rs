@@ -9,8 +9,8 @@ use object::elf;
 
 use super::builder::{Builder, Sym, TEXT_ADDRESS, function, label};
 use super::real::compile;
+use crate::symbols::elf::{ElfSymbols, SymbolError, build_id};
 use crate::symbols::tests::Random;
-use crate::symbols::{ElfSymbols, SymbolError, build_id};
 
 /// Asks a file for everything that it can answer.
 fn exercise(bytes: &[u8], random: &mut Random) {

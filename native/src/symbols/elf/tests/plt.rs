@@ -4,7 +4,7 @@ use object::elf;
 
 use super::builder::{Builder, Sym, TEXT_OFFSET, function};
 use super::synthetic::{A, load, names};
-use crate::symbols::SymbolSource;
+use crate::symbols::elf::SymbolSource;
 
 /// `jmp *slot(%rip)` at `at`.
 fn jump(at: u64, slot: u64) -> Vec<u8> {

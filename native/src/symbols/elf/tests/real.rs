@@ -6,7 +6,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::symbols::{ElfSymbols, SymbolSource, build_id, demangle};
+use crate::symbols::demangle;
+use crate::symbols::elf::{ElfSymbols, SymbolSource, build_id};
 
 /// Runs a tool of binutils or the compiler, which building this crate needs as well.
 fn run(program: &str, arguments: &[&str]) -> String {

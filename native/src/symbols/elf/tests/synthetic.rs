@@ -3,7 +3,7 @@
 use object::elf;
 
 use super::builder::{Builder, Sym, TEXT_ADDRESS, TEXT_OFFSET, function, label};
-use crate::symbols::{ElfSymbols, SymbolError, SymbolSource};
+use crate::symbols::elf::{ElfSymbols, SymbolError, SymbolSource};
 
 pub const A: u64 = TEXT_ADDRESS;
 
