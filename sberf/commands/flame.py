@@ -22,10 +22,10 @@ HELP = "draw a flame graph into flame.html"
 
 _EPILOG = """\
 examples:
-  sberf flame                                flame.html, from sberf.data
-  sberf flame --comm nginx --inverted        which functions nginx ran in, and who called them
-  sberf flame --svg -o cpu.svg               a picture for a document
-  sberf flame --diff before.data after.data  what grew (red) and what shrank (blue)"""
+  sberf flame                                 flame.html, from sberf.data
+  sberf flame --comm nginx --inverted         which functions nginx ran in, and who called them
+  sberf flame --svg -o cpu.svg                a picture for a document
+  sberf flame --diff before.data after.data   what grew (red) and what shrank (blue)"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,13 +10,11 @@ from datetime import UTC, datetime
 from sberf.analysis.flame import FlameDiff, FlameGraph
 from sberf.analysis.overview import Overview
 from sberf.analysis.stack_counts import StackCounts
-from sberf.units import format_count, format_duration, format_percent
+from sberf.units import format_count, format_duration
+from sberf.views.header import lacking_callers, shortcomings
 from sberf.views.text import format_weight, printable, shorten
 
 _MAX_TITLE = 120
-_MAX_MODULES = 5
-# Stacks that end so have all the frames that were asked for.
-_COMPLETE_ENDS = frozenset({"entry", "kernel_thread", "not_asked"})
 
 
 @dataclass(frozen=True)
@@ -81,27 +79,5 @@ def _circumstances(overview: Overview) -> Iterator[str]:
         yield start.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _warnings(counts: StackCounts, overview: Overview) -> Iterator[str]:
-    for loss in overview.losses:
-        yield f"{loss.message}; {loss.hint}" if loss.hint else loss.message
-    yield from overview.warnings
-    if overview.recovered:
-        yield "the capture was killed and recovered: its end may be missing"
-    yield from _incomplete(counts)
-    modules = overview.unnamed_modules
-    if modules:
-        named = ", ".join(f"{module.path} ({module.reason})" for module in modules[:_MAX_MODULES])
-        more = f" and {format_count(len(modules) - _MAX_MODULES)} more" if len(modules) > _MAX_MODULES else ""
-        yield f"the functions of some modules have no names: {named}{more}"
-
-
-def _incomplete(counts: StackCounts) -> Iterator[str]:
-    """A sentence on the share of stacks that do not reach the thread's entry."""
-    ends = [end for end in counts.ends if end.end not in _COMPLETE_ENDS and end.weight]
-    if ends:
-        shares = [end.weight / counts.total_weight for end in ends]
-        reasons = ", ".join(
-            f"{end.end.replace('_', ' ')} {format_percent(share)}"
-            for end, share in zip(ends, shares, strict=True)
-        )
-        yield f"the stacks of {format_percent(sum(shares))} do not reach the thread's entry: {reasons}"
+def _warnings(counts: StackCounts, overview: Overview) -> tuple[str, ...]:
+    return (*shortcomings(overview), *lacking_callers(counts.total_weight, counts.ends))

@@ -166,7 +166,7 @@ def _header(about: About, width: int) -> Iterator[tuple[str, str]]:
     for line in [plain, *(f"{label}: {value}" for label, value in about.facts if label)]:
         yield from (("muted", text) for text in textwrap.wrap(line, columns))
     for warning in about.warnings:
-        yield from (("warning", text) for text in textwrap.wrap(f"Note: {warning}", columns))
+        yield from (("warning", text) for text in textwrap.wrap(warning, columns))
 
 
 def _legend(graph: FlameGraph | FlameDiff, baseline: float) -> list[str]:

@@ -22,7 +22,7 @@ def header_lines(overview: Overview, width: int | None) -> Iterator[str]:
         overview: What to show.
         width: Columns that the lines may take; None for as many as they need.
     """
-    for line in (*_recorded(overview), *_shortcomings(overview)):
+    for line in (*_recorded(overview), *shortcomings(overview)):
         yield from _comment(line, width)
 
 
@@ -38,7 +38,8 @@ def _recorded(overview: Overview) -> Iterator[str]:
         yield f"the command's exit status was {overview.exit_code}"
 
 
-def _shortcomings(overview: Overview) -> Iterator[str]:
+def shortcomings(overview: Overview) -> Iterator[str]:
+    """A sentence for all that makes the data less than it seems; not yet made printable."""
     if overview.recovered:
         yield "warning: the capture was killed; sberf recover finished it"
     for loss in overview.losses:
@@ -62,8 +63,14 @@ def event_lines(
     amount = format_weight(weight, event.unit) + (" of CPU time" if in_clock_time else f" {event.event}")
     part = "" if samples == event.samples else f" of {format_count(event.samples)}"
     yield from _comment(f"{event.event} {rate}: {format_count(samples)}{part} samples, {amount}", width)
+    for line in lacking_callers(weight, ends):
+        yield from _comment(line, width)
+
+
+def lacking_callers(weight: int, ends: Sequence[StackEnd]) -> Iterator[str]:
+    """A sentence on which part of ``weight`` has stacks that are not whole; none when all are."""
     broken = [end for end in ends if end.end not in _WHOLE]
     if broken and weight:
         shares = ", ".join(f"{end.end} {format_percent(end.weight / weight)}" for end in broken)
-        whole = format_percent(sum(end.weight for end in broken) / weight)
-        yield from _comment(f"{whole} lies in stacks that ended early and lack callers: {shares}", width)
+        part = format_percent(sum(end.weight for end in broken) / weight)
+        yield f"{part} lies in stacks that ended early and lack callers: {shares}"

@@ -100,7 +100,7 @@ def test_svg_titles_labels_and_words_around(recording: Path, tmp_path: Path) -> 
     assert "60.00%, 600.00 ms in 60 samples" in details
     texts = [text.text for text in svg.iter(f"{SVG}text")]
     assert texts[0] == "My title"
-    assert any(text and text.startswith("Note: 7 samples or stacks were dropped: ") for text in texts)
+    assert any(text and text.startswith("lost: 7 samples or stacks were dropped: ") for text in texts)
     assert {"kernel", "user", "JIT"} <= set(texts)
 
 

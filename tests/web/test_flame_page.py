@@ -198,7 +198,7 @@ def test_header_says_what_was_recorded_and_lost(open_page: Opener, known_page: P
     assert "recorded for 1.00 s" in facts
     assert "synthetic, 2 CPUs, Linux 6.18.0 x86_64" in facts
     assert page.locator("#warnings").inner_text() == (
-        "7 samples or stacks were dropped: the ring buffer was full; "
+        "lost: 7 samples or stacks were dropped: the ring buffer was full; "
         "record with a larger --buffer or a lower -F"
     )
     assert page.locator("#legend").inner_text().split("\n") == ["kernel", "user", "thread or process"]
@@ -549,7 +549,9 @@ def test_hostile_names_are_text(open_page: Opener, hostile_page: Path) -> None:
     assert page.locator("#crumbs button").last.inner_text() == HOSTILE[0]
     assert page.locator("#status").inner_text().startswith(HOSTILE[0])
     page.locator("#warnings summary").click()
-    assert page.locator("#warnings li").all_inner_texts() == [printable(name) for name in HOSTILE]
+    assert page.locator("#warnings li").all_inner_texts() == [
+        f"warning: {printable(name)}" for name in HOSTILE
+    ]
 
 
 def test_hostile_search_and_address(open_page: Opener, hostile_page: Path) -> None:
