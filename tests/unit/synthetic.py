@@ -28,6 +28,7 @@ class RecordingBuilder:
         self.module_paths: dict[str, str] = {}
         self.module_kinds: dict[str, str] = dict(_MODULE_KINDS)
         self._next_ts_ns = START_NS
+        self.sort = True
 
     def add(
         self,
@@ -107,12 +108,14 @@ class RecordingBuilder:
     def write(self, path: Path) -> Path:
         """Write the recording to directory ``path``, which must not exist."""
         (path / "tables").mkdir(parents=True)
-        samples = sorted(self.tables["samples"], key=lambda sample: sample["ts_ns"])
+        samples = self.tables["samples"]
+        if self.sort:
+            samples = sorted(samples, key=lambda sample: sample["ts_ns"])
         for table in TABLES:
             rows = samples if table is TABLES[-1] else self.tables[table.name]
             write_table(path, table, rows)
         self.meta["rows"] = {name: len(rows) for name, rows in self.tables.items()}
-        last = samples[-1]["ts_ns"] if samples else START_NS
+        last = max((sample["ts_ns"] for sample in samples), default=START_NS)
         self.meta["window"] = {"start_ns": START_NS, "end_ns": last + PERIOD_NS} | (self.meta["window"] or {})
         (path / "meta.json").write_text(json.dumps(self.meta), encoding="utf-8")
         return path
