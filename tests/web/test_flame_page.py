@@ -338,6 +338,19 @@ def test_breadcrumbs_and_reset(open_page: Opener, known_page: Path) -> None:
     expect(page.locator("#crumbs")).to_be_hidden()
 
 
+def test_what_is_too_narrow_is_said_and_can_be_zoomed_into(open_page: Opener, tmp_path: Path) -> None:
+    builder = RecordingBuilder()
+    builder.add("web", 10, "main;wide", weight=6_000_000)
+    for index in range(2000):
+        builder.add("web", 10, f"many;narrow_{index}", weight=2000)
+    page = open_page(draw(builder, tmp_path))
+    assert tooltip(page, 0.1, 3).startswith("wide")
+    assert tooltip(page, 0.8, 2).startswith("many")
+    assert tooltip(page, 0.8, 3) == "Frames too narrow to draw\nclick to zoom into many"
+    page.mouse.click(0.8 * 1200, row_y(page, 3))
+    assert page.locator("#crumbs button").last.inner_text() == "many"
+
+
 def test_zooming_is_animated_and_ends_at_the_same_picture(open_page: Opener, known_page: Path) -> None:
     still, moving = open_page(known_page), open_page(known_page, reduced_motion="no-preference")
     for page in (still, moving):

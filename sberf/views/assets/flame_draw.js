@@ -55,6 +55,12 @@ class Layout {
     }
   }
 
+  /** Whether at `x` there are only frames too narrow to draw. */
+  isRest(depth, x) {
+    const rest = this.rows[depth]?.rest ?? [];
+    return rest.some((left, i) => i % 2 === 0 && x >= left && x < rest[i + 1]);
+  }
+
   /** Index in the row of the frame at `x`, -1 when there is none. */
   indexAt(depth, x) {
     const row = this.rows[depth];

@@ -142,13 +142,23 @@ class Viewer {
     }
   }
 
-  /** The depth, index in the row and node at a place on the screen; null when there is none. */
+  /**
+   * The depth, index in the row and node at a place on the screen; null when there is none.  Where frames are
+   * too narrow to draw (`isRest`) it is the frame that they belong to.
+   */
   at(clientX, clientY) {
+    const { layout } = this;
     const box = this.graph.getBoundingClientRect();
+    const x = clientX - box.left;
     const y = clientY - box.top + this.graph.scrollTop;
-    const depth = Math.floor((this.growsUp ? this.height - y : y) / ROW_HEIGHT);
-    const index = this.layout?.indexAt(depth, clientX - box.left) ?? -1;
-    return index < 0 ? null : { depth, index, node: this.layout.rows[depth].node[index] };
+    let depth = Math.floor((this.growsUp ? this.height - y : y) / ROW_HEIGHT);
+    let index = layout.indexAt(depth, x);
+    const isRest = index < 0 && layout.isRest(depth, x);
+    if (isRest) {
+      depth -= 1;
+      index = layout.indexAt(depth, x);
+    }
+    return index < 0 ? null : { depth, index, node: layout.rows[depth].node[index], isRest };
   }
 
   putOutline(outline, depth, index) {
@@ -258,7 +268,9 @@ class Viewer {
       return;
     }
     this.putOutline(element("hovered"), place.depth, place.index);
-    showTooltip(describe(this.tree, place.node), event.clientX, event.clientY);
+    const description = describe(this.tree, place.node);
+    const rest = { name: "Frames too narrow to draw", place: `click to zoom into ${description.name}`, kind: "", rows: [] };
+    showTooltip(place.isRest ? rest : description, event.clientX, event.clientY);
   }
 
   hideHovered() {
