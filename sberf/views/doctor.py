@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import groupby
 
 from sberf.analysis.doctor import Diagnosis, Finding, State
 from sberf.recording.check import Problem
+from sberf.views.json import to_json
 from sberf.views.text import printable
 
 _COLOURS = {State.OK: "32", State.LIMITED: "33", State.MISSING: "31", State.UNKNOWN: "33"}
@@ -38,7 +37,7 @@ def doctor_lines(diagnosis: Diagnosis, width: int | None = None, colour: bool = 
 
 def doctor_json(diagnosis: Diagnosis) -> str:
     """The same as JSON, its fields described in docs/doctor.md."""
-    return json.dumps(asdict(diagnosis), indent=2)
+    return to_json(diagnosis)
 
 
 def recording_lines(path: str, problems: Sequence[Problem]) -> Iterator[str]:
@@ -51,9 +50,7 @@ def recording_lines(path: str, problems: Sequence[Problem]) -> Iterator[str]:
 
 def recording_json(path: str, problems: Sequence[Problem]) -> str:
     """The same as JSON."""
-    return json.dumps(
-        {"recording": path, "sound": not problems, "problems": [asdict(p) for p in problems]}, indent=2
-    )
+    return to_json({"recording": path, "sound": not problems, "problems": problems})
 
 
 def _verdict(diagnosis: Diagnosis) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from sberf.__main__ import main
 from sberf.commands import COMMANDS
 from sberf.commands._parser import command_parser
+from tests.unit.synthetic import RecordingBuilder
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -79,13 +83,74 @@ def test_every_column_is_documented() -> None:
     assert written.splitlines() == list(_script("docs_tables").page()), "run make fmt"
 
 
+# What to run so that every field of a command's JSON appears.
+JSON_RUNS = {
+    "report": [["report"], ["report", "--tree"]],
+    "flame": [["flame"], ["flame", "--diff", "{input}"]],
+    "doctor": [["doctor"], ["doctor", "--recording", "{broken}"]],
+}
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A sound recording that has something of everything, and one that breaks an invariant."""
+    directory = tmp_path_factory.mktemp("docs")
+    builder = RecordingBuilder()
+    builder.add("app", 10, "main;work;libc.so.6!malloc", samples=3)
+    builder.add("app", 10, "main;work;x!+0x10;[kernel]!do_syscall_64", end="depth_limit")
+    builder.meta["losses"] |= {"dropped_records": 3, "missed_samples": 2, "throttled": 1}
+    sound = builder.write(directory / "sound.data")
+    broken = builder.write(directory / "broken.data")
+    meta = json.loads((broken / "meta.json").read_text(encoding="utf-8"))
+    meta["rows"]["samples"] += 1
+    (broken / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    return {"input": str(sound), "broken": str(broken)}
+
+
+def _fields(value: Any) -> set[str]:
+    """Names of all fields of objects in a JSON value; keys that are numbers (of CPUs) are data."""
+    if isinstance(value, list):
+        return set().union(*map(_fields, value))
+    if isinstance(value, dict):
+        return {key for key in value if not key.isdecimal()}.union(*map(_fields, value.values()))
+    return set()
+
+
+def test_every_command_with_json_is_known_here() -> None:
+    with_json = [c for c in COMMANDS if any("--json" in action.option_strings for action in _actions(c))]
+    assert sorted(with_json) == sorted(JSON_RUNS)
+
+
+@pytest.mark.parametrize("arguments", [run for runs in JSON_RUNS.values() for run in runs], ids=" ".join)
+def test_every_json_field_is_documented(
+    arguments: list[str], recordings: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *options = [argument.format(**recordings) for argument in arguments]
+    source = ["--input", recordings["input"]] if command != "doctor" and "--diff" not in options else []
+    main([command, *options, *source, "--json"])
+    fields = _fields(json.loads(capsys.readouterr().out))
+    assert fields
+    assert fields - _code_words(_page(command)) == set(), f"docs/{command}.md does not say these"
+
+
+def test_meta_json_is_documented(recordings: dict[str, str]) -> None:
+    meta = json.loads((Path(recordings["input"]) / "meta.json").read_text(encoding="utf-8"))
+    rows = set(meta.pop("rows"))
+    page = (DOCS / "recording-format.md").read_text(encoding="utf-8")
+    words = {part for word in _code_words(page) for part in word.split(".")}
+    assert rows
+    assert _fields(meta) - words == set()
+
+
 def _links() -> Iterator[tuple[Path, str]]:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             yield page, target
 
 
-@pytest.mark.parametrize(("page", "target"), _links(), ids=lambda value: getattr(value, "name", str(value)))
+@pytest.mark.parametrize(
+    ("page", "target"), list(_links()), ids=lambda value: getattr(value, "name", str(value))
+)
 def test_links_lead_somewhere(page: Path, target: str) -> None:
     assert (page.parent / target).exists()
 
@@ -104,6 +169,6 @@ def _examples() -> Iterator[str]:
 @pytest.mark.parametrize("example", sorted(set(_examples())))
 def test_examples_parse(example: str) -> None:
     """Up to a pipe, a redirection, a comment, or the help's second column."""
-    example = re.split(r" [|>&;]|   | #", example)[0].replace("...", "x")
+    example = re.split(r" [|<>&;]|   | #", example)[0].replace("...", "x")
     command, *arguments = shlex.split(example, comments=True)
     command_parser(command).parse_args(arguments)
