@@ -87,7 +87,7 @@ def test_every_column_is_documented() -> None:
 # What to run so that every field of a command's JSON appears.
 JSON_RUNS = {
     "report": [["report"], ["report", "--tree"]],
-    "flame": [["flame"], ["flame", "--diff", "{input}"]],
+    "flame": [["flame"], ["flame", "--diff", "{input}", "{input}"]],
     "doctor": [["doctor"], ["doctor", "--recording", "{broken}"]],
 }
 
