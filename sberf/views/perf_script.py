@@ -34,5 +34,6 @@ def perf_script_lines(samples: Samples) -> Iterator[str]:
 
 
 def _frame_line(frame: AddressedFrame) -> str:
-    where = "inlined" if frame.inlined else printable(frame.path)
+    # speedscope drops a frame whose path has a space.
+    where = "inlined" if frame.inlined else printable(frame.path).replace(" ", "\\x20")
     return f"\t{frame.address:16x} {printable(frame.name)} ({where})"

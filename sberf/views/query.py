@@ -43,11 +43,13 @@ def _cells(row: Sequence[Any]) -> list[str]:
 
 
 def _all_numbers(values: Iterable[Any]) -> bool:
-    return all(value is None or (isinstance(value, (int, float)) and value is not True) for value in values)
+    return all(
+        value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in values
+    )
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, (list, dict, tuple)):
+    if isinstance(value, (list, dict, tuple, bool)):
         return json.dumps(_jsonable(value), ensure_ascii=False)
     return str(value)
 
