@@ -27,12 +27,15 @@ pub enum Place {
     Generated(u32),
 }
 
+/// Path and build-id, or path and inode.
+type FileKey = (String, Option<Vec<u8>>, Option<Inode>);
+
 /// Finds the module of each mapped file, once.
 pub struct MappedCode<'a> {
     files: &'a Files,
     store: &'a dyn FileStore,
     places: FastMap<u32, Place>,
-    modules: FastMap<(String, Option<Vec<u8>>, Option<Inode>), u32>,
+    modules: FastMap<FileKey, u32>,
     vdso: Result<ElfSymbols, String>,
 }
 

@@ -73,10 +73,8 @@ impl FileStore for NoFiles {
 /// it cannot be written; nothing is left of it then.
 pub fn finalize(spool: &Path, output: &Path, files: &dyn FileStore) -> Result<Value> {
     let header = read_header(spool)?;
-    let footer: Option<Footer> = match read_json(&spool.join("footer.json")) {
-        Ok(footer) => Some(footer),
-        Err(_) => None, // killed before, or while, it was written
-    };
+    // None: the capture was killed before, or while, it was written.
+    let footer: Option<Footer> = read_json(&spool.join("footer.json")).ok();
     let work = WorkDir::create(output)?;
     let meta = write_recording(spool, &header, footer.as_ref(), work.path(), files);
     let meta = meta.map_err(|error| with_hint(error, spool))?;

@@ -338,10 +338,12 @@ impl Processes {
 
     /// The row of a process that something was just seen of.
     fn row_at(&mut self, ts_ns: i64, pid: i32) -> u32 {
-        if let Some(&row) = self.by_pid.get(&pid) {
-            if self.rows[row as usize].end_ns.is_none_or(|end| end.saturating_add(LINGER_NS) >= ts_ns) {
-                return row;
-            }
+        let known = self.by_pid.get(&pid).copied().filter(|&row| {
+            let end_ns = self.rows[row as usize].end_ns;
+            end_ns.is_none_or(|end_ns| end_ns.saturating_add(LINGER_NS) >= ts_ns)
+        });
+        if let Some(row) = known {
+            return row;
         }
         let row = self.new_row(pid, None);
         if pid == 0 {

@@ -157,11 +157,7 @@ impl Replay<'_> {
                 processes.fork(ts_ns, pid as i32, parent_pid as i32, tid as i32);
             }
             SideBody::Exit { pid, tid } => processes.exit(ts_ns, pid as i32, tid as i32),
-            SideBody::KernelSymbol { start, len, .. } => {
-                if kernel.changed(start, len) {
-                    self.stacks.forget();
-                }
-            }
+            SideBody::KernelSymbol { start, len, .. } if kernel.changed(start, len) => self.stacks.forget(),
             _ => {}
         }
     }

@@ -1,1 +1,142 @@
+//! How fast, in how much memory and how compact.  Run with
+//! `SBERF_BENCH_SAMPLES=50000000 cargo test --release -- --ignored --nocapture benchmark`.
 
+use std::fs;
+use std::time::Instant;
+
+use super::builder::{MS, NO_USER, Spool, at, libc_path, loader_path, mapped_function, snapshot};
+use crate::finalize::{NoFiles, finalize};
+use crate::wire::{Mapping, RawSample};
+
+const CPUS: u64 = 2;
+const PROCESSES: u64 = 200;
+/// Distinct user and kernel stacks.
+const USER_STACKS: u64 = 20_000;
+const KERNEL_STACKS: u64 = 500;
+/// Distinct call sites in each of user space and the kernel.
+const CALL_SITES: u64 = 6_000;
+/// Of one CPU's samples.
+const INTERVAL_NS: u64 = 100_000;
+
+/// splitmix64
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ *state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// Few are hot, many are rare.
+fn skewed(state: &mut u64, limit: u64) -> u64 {
+    let uniform = (random(state) >> 11) as f64 / (1u64 << 53) as f64;
+    ((limit as f64).powf(uniform) as u64).min(limit - 1)
+}
+
+/// The call sites of a stack, leaf first: the nodes of a tree from a leaf to the root.
+fn calls(stack: u64) -> impl Iterator<Item = u64> {
+    let parent = |node: &u64| (*node > 0).then_some(node * 2 / 3);
+    std::iter::successors(Some(stack + 1), parent).map(|node| node % CALL_SITES)
+}
+
+fn cpu_seconds() -> f64 {
+    // SAFETY: zero is a valid value of every field, and the structure outlives the call.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// As a busy system would write it at 10 kHz.
+fn fill(spool: &mut Spool, samples: u64) {
+    let base = |process: u64| 0x7f00_0000_0000 + (process << 28);
+    let maps = |process: u64| {
+        let whole = |map: Mapping, at: u64| Mapping { start: at, end: at + (1 << 20), file_offset: 0, ..map };
+        vec![
+            whole(mapped_function(&libc_path(), "getpid", 0x1000_0000), base(process)),
+            whole(mapped_function(&loader_path(), "_dl_", 0x1000_0000), base(process) + (1 << 24)),
+        ]
+    };
+    let (one, mut state) = (maps(0), 1);
+    for process in 0..PROCESSES {
+        let shifted = one.iter().map(|map| {
+            let moved = base(process) - base(0);
+            Mapping { start: map.start + moved, end: map.end + moved, ..map.clone() }
+        });
+        spool.snapshot(&snapshot(0, 1000 + process as i32, "worker", shifted.collect()));
+    }
+    for stack in 0..KERNEL_STACKS {
+        let site = |site: u64| 0xffff_ffff_8100_0000 + (site * 0x9e37_79b9) % (10 << 20);
+        spool.kernel_stack(1000 + stack, &calls(stack).map(site).collect::<Vec<_>>());
+    }
+    let mut sent = vec![false; USER_STACKS as usize];
+    for n in 0..samples {
+        let cpu = (n % CPUS) as u16;
+        let stack = skewed(&mut state, USER_STACKS);
+        let process = stack % PROCESSES;
+        if !std::mem::replace(&mut sent[stack as usize], true) {
+            let site = |site: u64| base(process) + (site % 2 << 24) + (site * 0x9e37_79b9) % 800_000;
+            spool.user_stack(10_000 + stack, &calls(stack).map(site).collect::<Vec<_>>());
+        }
+        let in_kernel = random(&mut state) % 4 == 0;
+        let pid = 1000 + process;
+        let ts_ns = at(10) + n / CPUS * INTERVAL_NS + random(&mut state) % 5_000;
+        let seq = spool.sequence(cpu);
+        spool.push(&RawSample {
+            source: 0,
+            cpu,
+            seq,
+            ts_ns,
+            thread: pid | pid << 32,
+            kernel_stack: if in_kernel {
+                1000 + (7 * stack + random(&mut state) % 4) % KERNEL_STACKS
+            } else {
+                0
+            },
+            user_stack: if random(&mut state) % 50 == 0 { NO_USER } else { 10_000 + stack },
+            weight: None,
+        });
+        if n % 5_000 == 0 {
+            spool.round((ts_ns - at(0)) / MS);
+        }
+    }
+}
+
+fn peak_memory_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+#[ignore = "measures; asserts nothing but what the recording holds"]
+fn benchmark() {
+    let samples = std::env::var("SBERF_BENCH_SAMPLES").map_or(1_000_000, |n| n.parse().unwrap());
+    let mut spool = Spool::of_this_boot();
+    fill(&mut spool, samples);
+    spool.write();
+    fs::write("/proc/self/clear_refs", "5").unwrap(); // the peak counts from here
+    let (started, cpu_before) = (Instant::now(), cpu_seconds());
+    let meta = finalize(&spool.path(), &spool.output(), &NoFiles).unwrap();
+    let seconds = started.elapsed().as_secs_f64();
+    assert_eq!(meta["rows"]["samples"], samples);
+    assert_eq!(meta["losses"]["unresolved_stacks"], 0);
+    let size = |path: std::path::PathBuf| fs::metadata(path).unwrap().len();
+    let table = |name: &str| size(spool.output().join(format!("tables/{name}.parquet")));
+    let all: u64 = ["samples", "stacks", "frames"].into_iter().map(table).sum();
+    eprintln!("{samples} samples, {} frames, {} stacks", meta["rows"]["frames"], meta["rows"]["stacks"]);
+    let cpu = cpu_seconds() - cpu_before;
+    eprintln!("{seconds:.2} s, {cpu:.2} s of CPU time, {} MiB at most", peak_memory_bytes() >> 20);
+    let per_sample = |bytes: u64| bytes as f64 / samples as f64;
+    eprintln!(
+        "bytes a sample: spool {:.2}, samples {:.2}, with stacks and frames {:.2}",
+        per_sample(size(spool.path().join("events"))),
+        per_sample(table("samples")),
+        per_sample(all)
+    );
+    if let Some(keep) = std::env::var_os("SBERF_BENCH_KEEP") {
+        fs::rename(spool.output(), keep).unwrap();
+    }
+}

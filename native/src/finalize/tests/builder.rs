@@ -49,7 +49,7 @@ impl Spool {
         self.dir.path().join("spool")
     }
 
-    pub fn next_seq(&mut self, cpu: u16) -> u32 {
+    pub fn sequence(&mut self, cpu: u16) -> u32 {
         let seq = &mut self.sequences[usize::from(cpu)];
         *seq += 1;
         *seq
@@ -65,7 +65,7 @@ impl Spool {
     }
 
     pub fn sample_on(&mut self, cpu: u16, ms: u64, pid: u32, tid: u32, kernel_stack: u64, user_stack: u64) {
-        let seq = self.next_seq(cpu);
+        let seq = self.sequence(cpu);
         let mut thread = [0; 8];
         thread[..4].copy_from_slice(&pid.to_ne_bytes());
         thread[4..].copy_from_slice(&tid.to_ne_bytes());
@@ -95,7 +95,7 @@ impl Spool {
     }
 
     pub fn stack(&mut self, hash: u64, kind: u8, end: u8, addresses: &[u64]) {
-        let seq = self.next_seq(0);
+        let seq = self.sequence(0);
         let out = self.writer.buffer();
         out.extend_from_slice(&[3, 0, 0, 0]);
         out.extend_from_slice(&seq.to_ne_bytes());
