@@ -2,8 +2,8 @@
 
     python benchmarks/synthetic_recording.py DIR --samples 50000000 --stacks 100000
 
-Stacks share prefixes as real ones do, a few are hot (the share of the nth falls as a power), and they are
-spread over threads and CPUs.
+Stacks share prefixes as real ones do, a few are hot (the share of the nth falls as a power), and each is
+one process's, in all its threads and on all CPUs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ PERIOD_NS = 100_000
 CPUS = 16
 THREADS_A_PROCESS = 5
 FUNCTIONS_A_MODULE = 150
+FUNCTIONS_A_PROCESS = 500
+HOT_STEP = 7919  # a prime: the hot stacks lie in different processes
 
 
 def write(path: Path, samples: int, stacks: int, functions: int, processes: int) -> None:
@@ -38,11 +40,13 @@ def write(path: Path, samples: int, stacks: int, functions: int, processes: int)
             threads=processes * THREADS_A_PROCESS,
             threads_a_process=THREADS_A_PROCESS,
             modules=functions // FUNCTIONS_A_MODULE + 1,
+            functions_a_process=FUNCTIONS_A_PROCESS,
             functions_a_module=FUNCTIONS_A_MODULE,
             cpus=CPUS,
             start_ns=START_NS,
             step_ns=max(1, PERIOD_NS // CPUS),
             period_ns=PERIOD_NS,
+            hot_step=HOT_STEP,
         )
         file = path / "tables" / f"{table.name}.parquet"
         copy = f"COPY (SELECT {columns} FROM ({select})) TO '{file}' (FORMAT parquet, COMPRESSION zstd)"
@@ -74,15 +78,19 @@ _SELECTS = {
         FROM range(4 * {functions}) t(i)""",
     "stacks": """
         SELECT hash(i) AS stack_id,
-               [hash(depth, i >> greatest(0, 16 - depth)::INTEGER) % (4 * {functions})
+               [4 * ((i * {processes} // {stacks} * {functions} // {processes}
+                      + hash(depth, i >> greatest(0, 16 - depth)::INTEGER) % {functions_a_process}) % {functions})
+                + hash(depth, i) % 4
                 FOR depth IN range(14 + (hash(i, 'depth') % 21)::BIGINT, -1, -1)] AS frame_ids,
                'entry' AS "end"
         FROM range({stacks}) t(i)""",
+    # All threads of a stack's process run it.
     "samples": """
         SELECT {start_ns} + i * {step_ns} AS ts_ns, i % {cpus} AS cpu,
-               hash(stack, i % 3) % {threads} AS thread_id, 'cpu-clock' AS event,
-               hash(stack) AS stack_id, {period_ns} AS weight
-        FROM (SELECT i, floor({stacks} * pow(random(), 3))::BIGINT AS stack FROM range({samples}) t(i))""",
+               stack * {processes} // {stacks} * {threads_a_process} + i % {threads_a_process} AS thread_id,
+               'cpu-clock' AS event, hash(stack) AS stack_id, {period_ns} AS weight
+        FROM (SELECT i, {hot_step} * floor({stacks} * pow(random(), 3))::BIGINT % {stacks} AS stack
+              FROM range({samples}) t(i))""",
 }
 
 

@@ -21,11 +21,19 @@ examples:
 'sberf COMMAND --help' describes a command."""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Wraps paragraphs, and leaves texts of several lines, such as examples, as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        raw = argparse.RawDescriptionHelpFormatter if "\n" in text else argparse.HelpFormatter
+        return raw._fill_text(self, text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are exceptions, so that one place prints all errors."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("formatter_class", _Formatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 

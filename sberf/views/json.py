@@ -13,7 +13,7 @@ def to_json(result: Any) -> str:
     All characters outside ASCII and all control characters are escaped, so that the text is safe on
     any terminal.
     """
-    return json.dumps(jsonable(result), indent=1)
+    return json.dumps(jsonable(result), indent=1).replace("\x7f", "\\u007f")
 
 
 def jsonable(value: Any) -> Any:
