@@ -90,6 +90,11 @@ impl AddressSpace {
         self.version = version;
     }
 
+    /// Is nothing known to be mapped?
+    pub fn is_empty(&self) -> bool {
+        self.maps.is_empty()
+    }
+
     pub fn find(&self, address: u64) -> Option<&Map> {
         let after = self.maps.partition_point(|map| map.start <= address);
         self.maps[..after].last().filter(|map| address < map.end)

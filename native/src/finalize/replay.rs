@@ -229,6 +229,11 @@ impl Resolve for View<'_, '_> {
         code.frame(module, address, is_return, super::code::NO_NAME)
     }
 
+    fn may_be_code(&self, address: u64) -> bool {
+        let space = &self.world.processes.rows[self.row as usize].space;
+        space.is_empty() || space.find(address).is_some()
+    }
+
     fn identity(&self, frame: u32) -> u64 {
         self.world.code.frames[frame as usize].identity
     }

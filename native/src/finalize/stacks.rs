@@ -11,6 +11,8 @@ type FastMap<K, V> = HashMap<K, V, ahash::RandomState>;
 
 /// How a stack ends whose body never arrived; follows [`STACK_ENDS`].
 pub const LOST: u8 = STACK_ENDS.len() as u8;
+/// Follows bpf/event.h.
+const BAD_FRAME_POINTER: u8 = 3;
 /// Values below are no hashes: they say why there is no user stack.
 const FIRST_HASH: u64 = 256;
 
@@ -29,6 +31,8 @@ pub trait Resolve {
     fn version(&mut self) -> u64;
     fn kernel_frame(&mut self, address: u64, is_return: bool) -> u32;
     fn user_frame(&mut self, address: u64, is_return: bool) -> u32;
+    /// False when the address certainly was not code in the sampled process.
+    fn may_be_code(&self, address: u64) -> bool;
     /// [`super::code::Frame::identity`]
     fn identity(&self, frame: u32) -> u64;
 }
@@ -117,11 +121,9 @@ impl<'a> Stacks<'a> {
             return part;
         }
         let part = match self.bodies.get(hash, false) {
-            _ if hash == 0 => self.part([].into_iter(), 0, |_, _| 0),
-            Some(body) => self.part(body.addresses.iter().copied(), body.end, |a, is_return| {
-                code.kernel_frame(a, is_return)
-            }),
-            None => self.part([].into_iter(), LOST, |_, _| 0),
+            _ if hash == 0 => self.part(&[], 0, |_, _| 0),
+            Some(body) => self.part(body.addresses, body.end, |a, is_return| code.kernel_frame(a, is_return)),
+            None => self.part(&[], LOST, |_, _| 0),
         };
         self.kernel.insert(hash, part);
         part
@@ -129,29 +131,27 @@ impl<'a> Stacks<'a> {
 
     fn user_part(&mut self, version: u64, hash: u64, code: &mut impl Resolve) -> Part {
         if hash < FIRST_HASH {
-            return self.part([].into_iter(), wire::end_without_body(hash).unwrap_or(LOST), |_, _| 0);
+            return self.part(&[], wire::end_without_body(hash).unwrap_or(LOST), |_, _| 0);
         }
         if let Some(&part) = self.user.get(&(version, hash)) {
             return part;
         }
         let part = match self.bodies.get(hash, true) {
-            Some(body) => self
-                .part(body.addresses.iter().copied(), body.end, |a, is_return| code.user_frame(a, is_return)),
-            None => self.part([].into_iter(), LOST, |_, _| 0),
+            Some(body) => {
+                let code_len = code_len(body.addresses, code);
+                let end = if code_len < body.addresses.len() { BAD_FRAME_POINTER } else { body.end };
+                self.part(&body.addresses[..code_len], end, |a, is_return| code.user_frame(a, is_return))
+            }
+            None => self.part(&[], LOST, |_, _| 0),
         };
         self.user.insert((version, hash), part);
         part
     }
 
     /// Only the leaf's address is where the code is; those above are where it returns to.
-    fn part(
-        &mut self,
-        addresses: impl Iterator<Item = u64>,
-        end: u8,
-        mut frame: impl FnMut(u64, bool) -> u32,
-    ) -> Part {
+    fn part(&mut self, addresses: &[u64], end: u8, mut frame: impl FnMut(u64, bool) -> u32) -> Part {
         let start = self.frames.len() as u32;
-        self.frames.extend(addresses.enumerate().map(|(depth, address)| frame(address, depth > 0)));
+        self.frames.extend(addresses.iter().enumerate().map(|(depth, &address)| frame(address, depth > 0)));
         Part { start, len: self.frames.len() as u32 - start, end }
     }
 
@@ -174,4 +174,13 @@ impl<'a> Stacks<'a> {
         }
         Resolved { stack_id, lost }
     }
+}
+
+/// How much of a user stack is code: where a function uses the frame pointer as an ordinary register
+/// the walk ends among other data, and what it took for return addresses there is none.
+fn code_len(addresses: &[u64], code: &impl Resolve) -> usize {
+    let is_code = |&address: &u64| code.may_be_code(address.wrapping_sub(1));
+    let callers = addresses.get(1..).unwrap_or_default();
+    let last = callers.iter().rposition(is_code).map_or(0, |at| at + 1);
+    addresses.len().min(last + 1)
 }

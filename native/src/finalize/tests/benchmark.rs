@@ -110,25 +110,63 @@ fn peak_memory_bytes() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-#[test]
-#[ignore = "measures; asserts nothing but what the recording holds"]
-fn benchmark() {
-    let samples = std::env::var("SBERF_BENCH_SAMPLES").map_or(1_000_000, |n| n.parse().unwrap());
-    let mut spool = Spool::of_this_boot();
-    fill(&mut spool, samples);
+/// A build of many short processes: each is forked, runs a program, maps its libraries, is sampled
+/// a few times and exits.
+fn fill_with_processes(spool: &mut Spool, processes: u64) {
+    let maps: Vec<Mapping> =
+        (0..12).map(|n| mapped_function(&libc_path(), "getpid", 0x7f00_0000_0000 + (n << 24))).collect();
+    spool.snapshot(&snapshot(0, 1, "make", Vec::new()));
+    spool.user_stack(10_000, &[maps[0].start + 0x10, maps[5].start + 0x10]);
+    for n in 0..processes {
+        let pid = 100 + (n % 30_000) as u32;
+        spool.fork(n, 1, pid);
+        spool.exec(n, pid, "cc1");
+        maps.iter().for_each(|map| spool.mmap(n, pid, map));
+        (0..5).for_each(|_| spool.sample(n, pid, pid, 10_000));
+        spool.exit(n, pid, pid);
+        spool.round(n);
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+/// Finalises and says what it cost.
+fn measure(spool: &mut Spool) -> serde_json::Value {
     spool.write();
     fs::write("/proc/self/clear_refs", "5").unwrap(); // the peak counts from here
     let (started, cpu_before) = (Instant::now(), cpu_seconds());
     let meta = finalize(&spool.path(), &spool.output(), &NoFiles).unwrap();
-    let seconds = started.elapsed().as_secs_f64();
-    assert_eq!(meta["rows"]["samples"], samples);
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu_before);
+    eprintln!("{}", meta["rows"]);
+    eprintln!("{seconds:.2} s, {cpu:.2} s of CPU time, {} MiB at most", peak_memory_bytes() >> 20);
     assert_eq!(meta["losses"]["unresolved_stacks"], 0);
+    meta
+}
+
+#[test]
+#[ignore = "measures"]
+fn benchmark_processes() {
+    let processes = setting("SBERF_BENCH_PROCESSES", 100_000);
+    let mut spool = Spool::of_this_boot();
+    fill_with_processes(&mut spool, processes);
+    let meta = measure(&mut spool);
+    assert_eq!(meta["rows"]["samples"], 5 * processes);
+    assert_eq!(meta["rows"]["processes"], 2 * processes + 1);
+}
+
+#[test]
+#[ignore = "measures"]
+fn benchmark_samples() {
+    let samples = setting("SBERF_BENCH_SAMPLES", 1_000_000);
+    let mut spool = Spool::of_this_boot();
+    fill(&mut spool, samples);
+    let meta = measure(&mut spool);
+    assert_eq!(meta["rows"]["samples"], samples);
     let size = |path: std::path::PathBuf| fs::metadata(path).unwrap().len();
     let table = |name: &str| size(spool.output().join(format!("tables/{name}.parquet")));
     let all: u64 = ["samples", "stacks", "frames"].into_iter().map(table).sum();
-    eprintln!("{samples} samples, {} frames, {} stacks", meta["rows"]["frames"], meta["rows"]["stacks"]);
-    let cpu = cpu_seconds() - cpu_before;
-    eprintln!("{seconds:.2} s, {cpu:.2} s of CPU time, {} MiB at most", peak_memory_bytes() >> 20);
     let per_sample = |bytes: u64| bytes as f64 / samples as f64;
     eprintln!(
         "bytes a sample: spool {:.2}, samples {:.2}, with stacks and frames {:.2}",

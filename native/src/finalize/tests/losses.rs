@@ -1,6 +1,6 @@
 //! What was lost is counted and said.
 
-use super::builder::{NO_USER, Spool, at, snapshot};
+use super::builder::{NO_USER, Spool, at, libc_path, mapped_function, snapshot};
 use crate::finalize::NoFiles;
 use crate::wire::RawSample;
 
@@ -54,6 +54,31 @@ fn how_a_stack_ended_is_kept() {
         assert_eq!((recording.end(without), recording.names(without).len()), (*name, 0));
     }
     assert_eq!(recording.loss("unresolved_stacks"), 0);
+}
+
+#[test]
+fn what_no_code_can_be_is_no_caller() {
+    let code = 0x5555_0000_1000;
+    let nowhere = 0x6f2e_3366_416f;
+    let map = mapped_function(&libc_path(), "getpid", code);
+    let mut spool = Spool::new();
+    spool.snapshot(&snapshot(5, 10, "ten", vec![map]));
+    spool.user_stack(STACK, &[code, nowhere, code + 4, nowhere, 17]);
+    spool.user_stack(STACK + 1, &[nowhere]);
+    spool.user_stack(STACK + 2, &[nowhere, nowhere, code + 4]);
+    spool.user_stack(STACK + 3, &[]);
+    (0..4).for_each(|n| spool.sample(10 + n, 10, 10, STACK + n));
+    spool.sample(20, 99, 99, STACK); // nothing is known of this process's code
+    let recording = spool.finalize();
+    let depth = |ms: u64| {
+        let sample = recording.at(at(ms));
+        (recording.names(sample).len(), recording.end(sample))
+    };
+    assert_eq!(depth(10), (3, "bad_frame_pointer"));
+    assert_eq!(depth(11), (1, "entry"));
+    assert_eq!(depth(12), (3, "entry"));
+    assert_eq!(depth(13), (0, "entry"));
+    assert_eq!(depth(20), (5, "entry"));
 }
 
 #[test]
