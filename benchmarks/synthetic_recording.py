@@ -79,8 +79,8 @@ _SELECTS = {
     "stacks": """
         SELECT hash(i) AS stack_id,
                [4 * ((i * {processes} // {stacks} * {functions} // {processes}
-                      + hash(depth, i >> greatest(0, 16 - depth)::INTEGER) % {functions_a_process}) % {functions})
-                + hash(depth, i) % 4
+                      + hash(depth, i >> greatest(0, 16 - depth)::INTEGER) % {functions_a_process})
+                     % {functions}) + hash(depth, i) % 4
                 FOR depth IN range(14 + (hash(i, 'depth') % 21)::BIGINT, -1, -1)] AS frame_ids,
                'entry' AS "end"
         FROM range({stacks}) t(i)""",

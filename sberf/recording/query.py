@@ -119,11 +119,7 @@ def _check_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """The connection cannot reach other files; this keeps its own tables and settings as they are, too."""
     import duckdb
 
-    try:
-        statements = connection.extract_statements(sql)
-    except duckdb.ParserException:
-        connection.execute(sql)  # fails in the same way; DuckDB before 1.4 says only here where
-        raise
+    statements = connection.extract_statements(sql)
     if not statements:
         raise QueryError("the query is empty", QUERY_HINT)
     kinds = [statement.type for statement in statements]
