@@ -35,12 +35,15 @@ impl<T> TimeOrder<T> {
         self.emit_first(count, &mut emit);
     }
 
-    /// Keeps what waits below the limits.
+    /// More waits than ever should.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() > MAX_WAITING || self.waiting_bytes > MAX_WAITING_BYTES
+    }
+
+    /// Hands on the older half.
     pub fn relieve(&mut self, mut emit: impl FnMut(u64, T)) {
-        if self.waiting.len() > MAX_WAITING || self.waiting_bytes > MAX_WAITING_BYTES {
-            self.waiting.sort_by_key(|(key, _)| *key);
-            self.emit_first(self.waiting.len().div_ceil(2), &mut emit);
-        }
+        self.waiting.sort_by_key(|(key, _)| *key);
+        self.emit_first(self.waiting.len().div_ceil(2), &mut emit);
     }
 
     /// Hands on all that still waits.
@@ -115,7 +118,9 @@ mod tests {
         let mut emitted = 0;
         for ts_ns in 0..3 * MAX_WAITING as u64 {
             order.push(ts_ns, false, (), 0);
-            order.relieve(|_, ()| emitted += 1);
+            if order.is_full() {
+                order.relieve(|_, ()| emitted += 1);
+            }
             assert!(order.waiting.len() <= MAX_WAITING);
         }
         assert!(emitted > MAX_WAITING);

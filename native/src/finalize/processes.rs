@@ -270,9 +270,10 @@ impl Processes {
         thread
     }
 
-    /// Forgets the mappings of processes that ended long enough before `ts_ns`.
-    pub fn forget_dead(&mut self, ts_ns: i64) {
-        let is_over = |end_ns: i64| end_ns.saturating_add(LINGER_NS) < ts_ns;
+    /// Forgets the mappings of processes that ended long enough ago.
+    pub fn forget_dead(&mut self) {
+        let now_ns = self.now_ns;
+        let is_over = |end_ns: i64| end_ns.saturating_add(LINGER_NS) < now_ns;
         while let Some(&(_, row)) = self.dead_rows.front().filter(|(end_ns, _)| is_over(*end_ns)) {
             self.dead_rows.pop_front();
             let process = &mut self.rows[row as usize];

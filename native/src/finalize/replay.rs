@@ -17,7 +17,7 @@ use super::survey::{self, Survey};
 use super::tables::{Rows, SAMPLES_IN_GROUP, SampleRows};
 use crate::error::Result;
 use crate::perf_record::{self, SideBody};
-use crate::spool::Header;
+use crate::spool::{Header, SpoolReader};
 use crate::symbols;
 use crate::wire::{ProcessSnapshot, Record, Sample};
 
@@ -67,22 +67,7 @@ pub fn replay(
         unresolved: 0,
     };
     replay.world.processes.begin(&survey.initial);
-    let mut order = TimeOrder::new();
-    survey::for_each_record(&mut reader, |record| match record {
-        Record::Round { ts_ns } => {
-            order.round(ts_ns, |ts_ns, event| replay.event(ts_ns, event));
-            replay.world.processes.forget_dead(replay.samples.last_ns);
-        }
-        other => {
-            if let Some((ts_ns, event, bytes)) = event_of(other) {
-                // What happened at the moment of a sample counts for it.
-                let follows = matches!(event, Event::Sample(_));
-                order.push(ts_ns, follows, event, bytes);
-                order.relieve(|ts_ns, event| replay.event(ts_ns, event));
-            }
-        }
-    });
-    order.finish(|ts_ns, event| replay.event(ts_ns, event));
+    replay.read(&mut reader);
     replay.samples.finish(&mut replay.stacks.rows);
     let World { processes, code, .. } = replay.world;
     Ok(Replayed { processes, code, unresolved: replay.unresolved, late: replay.samples.late })
@@ -117,6 +102,25 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
+    fn read(&mut self, reader: &mut SpoolReader) {
+        let mut order = TimeOrder::new();
+        survey::for_each_record(reader, |record| {
+            if let Record::Round { ts_ns } = record {
+                order.round(ts_ns, |ts_ns, event| self.event(ts_ns, event));
+                self.world.processes.forget_dead();
+            } else if let Some((ts_ns, event, bytes)) = event_of(record) {
+                // What happened at the moment of a sample counts for it.
+                let follows = matches!(event, Event::Sample(_));
+                order.push(ts_ns, follows, event, bytes);
+                if order.is_full() {
+                    order.relieve(|ts_ns, event| self.event(ts_ns, event));
+                    self.world.processes.forget_dead();
+                }
+            }
+        });
+        order.finish(|ts_ns, event| self.event(ts_ns, event));
+    }
+
     fn event(&mut self, ts_ns: u64, event: Event) {
         match event {
             Event::Sample(sample) => self.sample(&sample),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Instant;
 
-use super::builder::{MS, NO_USER, Spool, at, libc_path, loader_path, mapped_function, snapshot};
+use super::builder::{MS, NO_USER, Random, Spool, at, libc_path, loader_path, mapped_function, snapshot};
 use crate::finalize::{NoFiles, finalize};
 use crate::wire::{Mapping, RawSample};
 
@@ -18,17 +18,9 @@ const CALL_SITES: u64 = 6_000;
 /// Of one CPU's samples.
 const INTERVAL_NS: u64 = 100_000;
 
-/// splitmix64
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*state ^ *state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
-}
-
 /// Few are hot, many are rare.
-fn skewed(state: &mut u64, limit: u64) -> u64 {
-    let uniform = (random(state) >> 11) as f64 / (1u64 << 53) as f64;
+fn skewed(random: &mut Random, limit: u64) -> u64 {
+    let uniform = (random.next() >> 11) as f64 / (1u64 << 53) as f64;
     ((limit as f64).powf(uniform) as u64).min(limit - 1)
 }
 
@@ -59,7 +51,7 @@ fn fill(spool: &mut Spool, samples: u64) {
             whole(mapped_function(&loader_path(), "_dl_", 0x1000_0000), base(process) + (1 << 24)),
         ]
     };
-    let (one, mut state) = (maps(0), 1);
+    let (one, mut random) = (maps(0), Random(1));
     for process in 0..PROCESSES {
         let shifted = one.iter().map(|map| {
             let moved = base(process) - base(0);
@@ -74,15 +66,15 @@ fn fill(spool: &mut Spool, samples: u64) {
     let mut sent = vec![false; USER_STACKS as usize];
     for n in 0..samples {
         let cpu = (n % CPUS) as u16;
-        let stack = skewed(&mut state, USER_STACKS);
+        let stack = skewed(&mut random, USER_STACKS);
         let process = stack % PROCESSES;
         if !std::mem::replace(&mut sent[stack as usize], true) {
-            let site = |site: u64| base(process) + (site % 2 << 24) + (site * 0x9e37_79b9) % 800_000;
+            let site = |site: u64| base(process) + ((site % 2) << 24) + (site * 0x9e37_79b9) % 800_000;
             spool.user_stack(10_000 + stack, &calls(stack).map(site).collect::<Vec<_>>());
         }
-        let in_kernel = random(&mut state) % 4 == 0;
+        let in_kernel = random.below(4) == 0;
         let pid = 1000 + process;
-        let ts_ns = at(10) + n / CPUS * INTERVAL_NS + random(&mut state) % 5_000;
+        let ts_ns = at(10) + n / CPUS * INTERVAL_NS + random.below(5_000);
         let seq = spool.sequence(cpu);
         spool.push(&RawSample {
             source: 0,
@@ -90,12 +82,8 @@ fn fill(spool: &mut Spool, samples: u64) {
             seq,
             ts_ns,
             thread: pid | pid << 32,
-            kernel_stack: if in_kernel {
-                1000 + (7 * stack + random(&mut state) % 4) % KERNEL_STACKS
-            } else {
-                0
-            },
-            user_stack: if random(&mut state) % 50 == 0 { NO_USER } else { 10_000 + stack },
+            kernel_stack: if in_kernel { 1000 + (7 * stack + random.below(4)) % KERNEL_STACKS } else { 0 },
+            user_stack: if random.below(50) == 0 { NO_USER } else { 10_000 + stack },
             weight: None,
         });
         if n % 5_000 == 0 {

@@ -246,6 +246,32 @@ impl Spool {
     }
 }
 
+/// splitmix64, so that a failure can be repeated.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// Mostly small numbers, so that they meet, and those at which arithmetic breaks.
+    pub fn odd(&mut self) -> u64 {
+        match self.below(8) {
+            0 => u64::MAX - self.below(3),
+            1 => (1 << 63) - 1 + self.below(3),
+            2 => self.next(),
+            _ => self.below(6),
+        }
+    }
+}
+
 pub fn at(ms: u64) -> u64 {
     BEGIN_NS + ms * MS
 }

@@ -2,36 +2,10 @@
 
 use std::fs;
 
-use super::builder::{NO_USER, Spool, at, snapshot};
+use super::builder::{NO_USER, Random, Spool, at, snapshot};
 use crate::error::Kind;
 use crate::finalize::{NoFiles, finalize};
 use crate::wire::RawSample;
-
-/// splitmix64, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    /// Mostly small numbers, so that they meet, and those at which arithmetic breaks.
-    fn odd(&mut self) -> u64 {
-        match self.below(8) {
-            0 => u64::MAX - self.below(3),
-            1 => (1 << 63) - 1 + self.below(3),
-            2 => self.next(),
-            _ => self.below(6),
-        }
-    }
-}
 
 /// Records that contradict each other in every way, with plain and absurd numbers.
 fn push_nonsense(spool: &mut Spool, random: &mut Random) {
@@ -103,6 +77,19 @@ fn contradictory_records_make_a_consistent_recording() {
         // Reading it back checks that rows refer to rows that exist.
         spool.finalize();
     }
+}
+
+#[test]
+fn an_empty_spool_is_a_recording_without_samples() {
+    let mut spool = Spool::new();
+    assert_eq!(spool.finalize().samples.len(), 0);
+    let mut spool = Spool::new();
+    spool.header.sources.clear();
+    spool.footer = None;
+    spool.sample(10, 10, 10, NO_USER); // of no known event
+    let recording = spool.finalize();
+    assert_eq!(recording.samples.len(), 0);
+    assert!(recording.processes.is_empty());
 }
 
 #[test]
