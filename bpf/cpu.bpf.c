@@ -7,6 +7,7 @@
 #include "emit.bpf.h"
 #include "unwind.bpf.h"
 #include "cgroup.bpf.h"
+#include "exec.bpf.h"
 
 #define MAX_SOURCES 8
 
@@ -25,6 +26,11 @@ struct {
 	__type(value, struct stack_scratch);
 } cpu_scratch SEC(".maps");
 
+static __always_inline bool in_exec(struct task_struct *task)
+{
+	return bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD(task, in_execve);
+}
+
 static __always_inline u64 sampled_user_stack(struct emitter *e, struct bpf_perf_event_data *ctx,
 					      struct stack_scratch *s, u32 tgid, bool in_user)
 {
@@ -38,7 +44,8 @@ static __always_inline u64 sampled_user_stack(struct emitter *e, struct bpf_perf
 	}
 	if (task->flags & PF_KTHREAD || !task->mm)
 		return 1 + SBERF_END_KERNEL_THREAD;
-	task_regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	/* Half-way through an exec the registers are those of the old program, the memory is the new one's. */
+	task_regs = in_exec(task) ? NULL : (struct pt_regs *)bpf_task_pt_regs(task);
 	if (!task_regs)
 		return 1 + SBERF_END_NO_REGISTERS;
 	regs_of_task(task_regs, &regs);

@@ -12,11 +12,13 @@
 
 #define SBERF_MAX_KERNEL_FRAMES 127
 #define SBERF_MAX_USER_FRAMES 1024
+#define SBERF_MAX_ARGUMENTS 512
 
 enum sberf_record_type {
 	SBERF_SAMPLE = 1,          /* struct sberf_sample, weight = the event's configured period */
 	SBERF_SAMPLE_WEIGHTED = 2, /* struct sberf_sample_weighted */
 	SBERF_STACK = 3,           /* struct sberf_stack and its addresses */
+	SBERF_EXEC = 4,            /* struct sberf_exec and the arguments */
 };
 
 enum sberf_stack_kind {
@@ -71,6 +73,15 @@ struct sberf_stack {
 	unsigned int tgid;  /* the process in which it was first seen */
 };
 
+/* 24 bytes, then len bytes of arguments, each with its NUL, padded to 8 */
+struct sberf_exec {
+	struct sberf_record rec;
+	unsigned long long ts_ns; /* CLOCK_MONOTONIC */
+	unsigned int tgid;
+	unsigned int len;
+};
+
+_Static_assert(sizeof(struct sberf_exec) == 24, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_record) == 8, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_sample) == 40, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_sample_weighted) == 48, "native/src/wire.rs");

@@ -110,10 +110,14 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
-struct mm_struct;
+struct mm_struct {
+	unsigned long arg_start;
+	unsigned long arg_end;
+};
 
 struct task_struct {
 	unsigned int flags;
+	unsigned int in_execve : 1;
 	struct mm_struct *mm;
 	struct css_set *cgroups;
 };

@@ -120,7 +120,10 @@ impl Encoder {
             bytes.varint(weight);
         }
         bytes.buf[0] = flags;
-        self.out.extend_from_slice(&bytes.buf[..bytes.len]);
+        // A copy of a fixed length is a few instructions, one of a varying length a call.
+        let len = self.out.len() + bytes.len;
+        self.out.extend_from_slice(&bytes.buf);
+        self.out.truncate(len);
     }
 }
 

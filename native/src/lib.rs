@@ -1,4 +1,5 @@
 //! The core of sberf; this file holds the export list and nothing else.
+mod arguments;
 mod capture;
 mod compact;
 mod error;

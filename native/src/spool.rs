@@ -7,7 +7,7 @@
 //! that is cut or damaged.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -134,13 +134,13 @@ impl<W: Write> SpoolWriter<W> {
         checksum.update(samples);
         checksum.update(&self.others);
         header[16..].copy_from_slice(&checksum.digest().to_le_bytes());
-        let block = [&header[..], samples, &self.others].concat();
+        let mut parts = [IoSlice::new(&header), IoSlice::new(samples), IoSlice::new(&self.others)];
+        let written = write_all_vectored(&mut self.file, &mut parts);
+        self.written_bytes += (HEADER_LEN + samples.len() + self.others.len()) as u64;
         self.samples.clear();
         self.sample_count = 0;
         self.others.clear();
-        self.file.write_all(&block)?;
-        self.written_bytes += block.len() as u64;
-        Ok(())
+        written
     }
 }
 
@@ -195,6 +195,18 @@ impl SpoolReader {
         self.damaged = true;
         None
     }
+}
+
+fn write_all_vectored(file: &mut impl Write, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while parts.iter().any(|part| !part.is_empty()) {
+        match file.write_vectored(parts) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut parts, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn read_fully(file: &mut impl Read, buf: &mut [u8]) -> usize {

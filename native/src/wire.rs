@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 const SAMPLE: u8 = 1;
 const SAMPLE_WEIGHTED: u8 = 2;
 const STACK: u8 = 3;
+const EXEC: u8 = 4;
 const PERF: u8 = 64;
 const PROCESS: u8 = 65;
 const ROUND: u8 = 66;
-const CMDLINE: u8 = 67;
 
 const RECORD_LEN: usize = 8;
 pub const SAMPLE_LEN: usize = 40;
 pub const SAMPLE_WEIGHTED_LEN: usize = 48;
 const STACK_LEN: usize = 24;
+const EXEC_LEN: usize = 24;
 
 /// Names of `enum sberf_stack_end`, in its order.
 pub const STACK_ENDS: [&str; 8] = [
@@ -42,11 +43,13 @@ pub enum Record<'a> {
     },
     /// JSON of a [`ProcessSnapshot`].
     Process(&'a [u8]),
-    /// The arguments that process `pid` had at `ts_ns`, after an exec: UTF-8, quoted as for a shell.
-    Cmdline {
+    /// Process `pid` began to run a program with these arguments, each with its NUL (the last may be cut).
+    Exec {
+        cpu: u16,
+        seq: u32,
         ts_ns: u64,
         pid: u32,
-        cmdline: &'a [u8],
+        arguments: &'a [u8],
     },
     /// Every event with a time before `ts_ns` that was not lost lies before this record.
     Round {
@@ -114,7 +117,7 @@ pub fn next_record(buf: &[u8]) -> Result<(Record<'_>, usize), WireError> {
         ROUND => Record::Round { ts_ns: u64_at(bytes, 8) },
         PERF => Record::Perf { cpu: u16_at(bytes, 2), bytes: wrapped(bytes) },
         PROCESS => Record::Process(wrapped(bytes)),
-        _ => cmdline(wrapped(bytes))?,
+        _ => exec(bytes)?,
     };
     Ok((record, len))
 }
@@ -127,10 +130,11 @@ fn record_len(buf: &[u8]) -> Result<usize, WireError> {
     let len = match buf[0] {
         SAMPLE => SAMPLE_LEN,
         SAMPLE_WEIGHTED => SAMPLE_WEIGHTED_LEN,
-        STACK if buf.len() < STACK_LEN => return Err(WireError::Truncated),
+        STACK | EXEC if buf.len() < STACK_LEN.max(EXEC_LEN) => return Err(WireError::Truncated),
         STACK => STACK_LEN + 8 * usize::from(u16_at(buf, 16)),
+        EXEC => EXEC_LEN + (u32_at(buf, 20) as usize).next_multiple_of(8),
         ROUND => RECORD_LEN + 8,
-        PERF | PROCESS | CMDLINE => RECORD_LEN + (u32_at(buf, 4) as usize).next_multiple_of(8),
+        PERF | PROCESS => RECORD_LEN + (u32_at(buf, 4) as usize).next_multiple_of(8),
         other => return Err(WireError::UnknownType(other)),
     };
     if buf.len() < len { Err(WireError::Truncated) } else { Ok(len) }
@@ -203,15 +207,6 @@ pub fn push_perf(out: &mut Vec<u8>, cpu: u16, bytes: &[u8]) {
 pub fn push_process(out: &mut Vec<u8>, snapshot: &ProcessSnapshot) {
     let json = serde_json::to_vec(snapshot).expect("a snapshot has no maps with non-string keys");
     push_wrapped(out, PROCESS, 0, &json);
-}
-
-/// Appends the arguments of a process.
-pub fn push_cmdline(out: &mut Vec<u8>, ts_ns: u64, pid: i32, cmdline: &str) {
-    let mut bytes = Vec::with_capacity(12 + cmdline.len());
-    bytes.extend_from_slice(&ts_ns.to_ne_bytes());
-    bytes.extend_from_slice(&pid.to_ne_bytes());
-    bytes.extend_from_slice(cmdline.as_bytes());
-    push_wrapped(out, CMDLINE, 0, &bytes);
 }
 
 /// Appends a round marker.
@@ -308,9 +303,10 @@ fn stack(b: &[u8]) -> StackBody<'_> {
     }
 }
 
-fn cmdline(b: &[u8]) -> Result<Record<'_>, WireError> {
-    let cmdline = b.get(12..).ok_or(WireError::Truncated)?;
-    Ok(Record::Cmdline { ts_ns: u64_at(b, 0), pid: u32_at(b, 8), cmdline })
+fn exec(b: &[u8]) -> Result<Record<'_>, WireError> {
+    let arguments = b.get(EXEC_LEN..EXEC_LEN + u32_at(b, 20) as usize).ok_or(WireError::Truncated)?;
+    let (cpu, seq) = (u16_at(b, 2), u32_at(b, 4));
+    Ok(Record::Exec { cpu, seq, ts_ns: u64_at(b, 8), pid: u32_at(b, 16), arguments })
 }
 
 /// Reads a native-endian integer; the caller has checked the length.

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::clock::monotonic_ns;
 use super::keeper;
@@ -18,12 +19,17 @@ use super::sideband::SideBand;
 use crate::error::describe;
 use crate::perf_record::{self, SideBody};
 use crate::spool::SpoolWriter;
-use crate::wire::{self, RawSample};
+use crate::wire::{self, MappedFile, RawSample};
 
 /// Rounds are at most this far apart, so a kill loses no more and the live line stays fresh.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
-/// Side-band wake-ups are gathered for this long: a busy build maps thousands of files a second.
-const GATHER: Duration = Duration::from_millis(5);
+/// Rounds that the side-band causes are at least this far apart while new files are mapped: they may be
+/// deleted at once.
+const MIN_GATHER: Duration = Duration::from_millis(5);
+/// The same while the files are known: a busy build maps the same ones thousands of times a second.
+const MAX_GATHER: Duration = Duration::from_millis(40);
+/// Files and processes that are remembered as known; then the memory begins anew.
+const MAX_KNOWN: usize = 1 << 16;
 /// What is pending reaches the file at least so often.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// Records taken from the rings before the spool is looked after.
@@ -43,7 +49,6 @@ pub struct Stats {
     pub fill_percent: AtomicU64,
     /// When the first sample was taken; 0: none yet.
     pub first_sample_ns: AtomicU64,
-    pub sideband_records: AtomicU64,
     error: Mutex<Option<String>>,
 }
 
@@ -64,7 +69,7 @@ pub struct Drain {
     pub ring_bytes: u64,
     pub spool: File,
     pub stats: Arc<Stats>,
-    pub to_keeper: SyncSender<keeper::Event>,
+    pub code: NewCode,
     pub from_keeper: Receiver<Vec<u8>>,
     /// None: the side-band of every process is kept.
     pub followed: Option<Followed>,
@@ -169,10 +174,12 @@ impl Drain {
         };
         let poll = Poll::new(&self.sidebands, ring_buffer.epoll_fd(), &self.stop);
         let mut flushed = Instant::now();
+        let mut gather = MIN_GATHER;
         loop {
             // Read before the round: what was written before the signal is drained by this round.
             let stopping = self.stop.is_raised();
-            self.round(&ring_buffer, &inbox);
+            let news = self.round(&ring_buffer, &inbox);
+            gather = if news { MIN_GATHER } else { MAX_GATHER.min(2 * gather) };
             if stopping || self.stats.error().is_some() {
                 break;
             }
@@ -181,15 +188,15 @@ impl Drain {
             if due {
                 flushed = Instant::now();
             }
-            poll.wait();
+            poll.wait(gather);
         }
         self.finish(&inbox);
     }
 
     /// Ends the keeper, takes what it still has to say, and completes the spool.
     fn finish(self, inbox: &RefCell<Inbox>) {
-        let Self { to_keeper, from_keeper, stats, .. } = self;
-        drop(to_keeper);
+        let Self { code, from_keeper, stats, .. } = self;
+        drop(code);
         let inbox = &mut *inbox.borrow_mut();
         while let Ok(record) = from_keeper.recv() {
             inbox.spool.buffer().extend_from_slice(&record);
@@ -202,10 +209,11 @@ impl Drain {
         stats.written_bytes.store(inbox.spool.written_bytes(), Ordering::Relaxed);
     }
 
-    fn round(&mut self, rings: &RingBuffer<'_>, inbox: &RefCell<Inbox>) {
+    /// Empties all rings once; was a file mapped that nobody knew?
+    fn round(&mut self, rings: &RingBuffer<'_>, inbox: &RefCell<Inbox>) -> bool {
         let round_ns = monotonic_ns();
         inbox.borrow_mut().round_bytes = 0;
-        self.drain_sidebands(inbox);
+        let news = self.drain_sidebands(inbox);
         for _ in 0..MAX_BATCHES {
             if rings.consume_raw_n(BATCH) < BATCH as i32 {
                 break;
@@ -218,6 +226,7 @@ impl Drain {
         }
         wire::push_round(inbox.spool.buffer(), round_ns);
         self.publish(&inbox);
+        news
     }
 
     fn publish(&self, inbox: &Inbox) {
@@ -237,24 +246,21 @@ impl Drain {
         }
     }
 
-    fn drain_sidebands(&mut self, inbox: &RefCell<Inbox>) {
+    fn drain_sidebands(&mut self, inbox: &RefCell<Inbox>) -> bool {
         let out = &mut *inbox.borrow_mut();
-        let (mut records, to_keeper) = (0, &self.to_keeper);
-        let followed = &mut self.followed;
+        let out = out.spool.buffer();
+        let (mut news, followed, code) = (false, &mut self.followed, &mut self.code);
         for sideband in &mut self.sidebands {
             let cpu = sideband.cpu;
-            sideband.drain(|bytes| {
-                records += 1;
-                match followed {
-                    Some(followed) => followed.hold(cpu, bytes),
-                    None => forward(cpu, bytes, out.spool.buffer(), to_keeper),
-                }
+            sideband.drain(|bytes| match followed {
+                Some(followed) => followed.hold(cpu, bytes),
+                None => news |= code.forward(cpu, bytes, out),
             });
         }
         if let Some(followed) = followed {
-            followed.release(|cpu, bytes| forward(cpu, bytes, out.spool.buffer(), to_keeper));
+            followed.release(|cpu, bytes| news |= code.forward(cpu, bytes, out));
         }
-        self.stats.sideband_records.fetch_add(records, Ordering::Relaxed);
+        news
     }
 }
 
@@ -262,22 +268,53 @@ fn spool_error(error: &std::io::Error) -> String {
     format!("cannot write the spool: {}", describe(error))
 }
 
-/// Spools a side-band record and tells the keeper of new code.
-fn forward(cpu: u16, bytes: &[u8], out: &mut Vec<u8>, to_keeper: &SyncSender<keeper::Event>) {
-    let Some(record) = perf_record::parse(bytes) else { return };
-    let event = match record.body {
-        SideBody::Mmap { pid, start, end, file, raw_path, .. } => {
-            let raw_path = raw_path.to_vec();
-            Some(keeper::Event::Mapped { pid: pid as i32, start, end, file, raw_path })
+/// Tells the keeper of code that it has not seen yet.
+pub struct NewCode {
+    to_keeper: SyncSender<keeper::Mapped>,
+    /// Hashes of files whose identity a build-id makes certain.
+    files: HashSet<u64>,
+    /// Processes with code that they generated.
+    generating: HashSet<u32>,
+}
+
+impl NewCode {
+    pub fn new(to_keeper: SyncSender<keeper::Mapped>) -> Self {
+        Self { to_keeper, files: HashSet::new(), generating: HashSet::new() }
+    }
+
+    /// Spools a side-band record; does it tell of a file that nobody knew?
+    fn forward(&mut self, cpu: u16, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(record) = perf_record::parse(bytes) else { return false };
+        let mapped = match record.body {
+            SideBody::Other => return false,
+            SideBody::Mmap { pid, start, end, file, raw_path, .. } if self.is_new(pid, &file) => {
+                Some(keeper::Mapped { pid: pid as i32, start, end, file, raw_path: raw_path.to_vec() })
+            }
+            SideBody::Comm { pid, exec: true, .. } => {
+                self.generating.remove(&pid);
+                None
+            }
+            _ => None,
+        };
+        wire::push_perf(out, cpu, bytes);
+        let news = mapped.is_some();
+        if let Some(mapped) = mapped {
+            // A keeper that cannot keep up costs names, never samples, and never memory.
+            let _ = self.to_keeper.try_send(mapped);
         }
-        SideBody::Comm { pid, exec: true, .. } => Some(keeper::Event::Execed { pid: pid as i32 }),
-        SideBody::Other => return,
-        _ => None,
-    };
-    wire::push_perf(out, cpu, bytes);
-    if let Some(event) = event {
-        // A keeper that cannot keep up costs names, never samples, and never memory.
-        let _ = to_keeper.try_send(event);
+        news
+    }
+
+    fn is_new(&mut self, pid: u32, file: &MappedFile) -> bool {
+        if self.files.len() + self.generating.len() > MAX_KNOWN {
+            self.files.clear();
+            self.generating.clear();
+        }
+        match &file.build_id {
+            Some(build_id) => self.files.insert(xxh3_64_with_seed(file.path.as_bytes(), xxh3_64(build_id))),
+            None if file.inode.is_none() => self.generating.insert(pid),
+            None => true,
+        }
     }
 }
 
@@ -373,14 +410,20 @@ impl Poll {
         Self { fds: fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect() }
     }
 
-    fn wait(&self) {
+    /// `gather`: how long the side-band alone may be left waiting.
+    fn wait(&self, gather: Duration) {
         let mut fds = self.fds.clone();
         let started = Instant::now();
-        // SAFETY: `fds` is a live array of that many elements.
-        unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, ROUND_INTERVAL.as_millis() as i32) };
-        let only_sideband = fds[fds.len() - 2..].iter().all(|fd| fd.revents == 0);
-        if only_sideband && started.elapsed() < GATHER {
-            std::thread::sleep(GATHER);
+        poll(&mut fds, ROUND_INTERVAL);
+        let others = fds.len() - 2;
+        let only_sideband = fds[others..].iter().all(|fd| fd.revents == 0);
+        if only_sideband && let Some(left) = gather.checked_sub(started.elapsed()) {
+            poll(&mut fds[others..], left);
         }
     }
+}
+
+fn poll(fds: &mut [libc::pollfd], timeout: Duration) {
+    // SAFETY: `fds` is a live array of that many elements.
+    unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, timeout.as_millis() as i32) };
 }

@@ -24,10 +24,13 @@ const SCAN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Files that are remembered, kept open or not: a build may run a million different programs.
 const MAX_NAMES: usize = 1 << 17;
 
-/// What the drain thread has seen in the side-band.
-pub enum Event {
-    Mapped { pid: i32, start: u64, end: u64, file: MappedFile, raw_path: Vec<u8> },
-    Execed { pid: i32 },
+/// A new mapping that the drain thread has seen in the side-band.
+pub struct Mapped {
+    pub pid: i32,
+    pub start: u64,
+    pub end: u64,
+    pub file: MappedFile,
+    pub raw_path: Vec<u8>,
 }
 
 /// Which processes to look up at the begin.
@@ -61,7 +64,7 @@ impl Keeper {
     }
 
     /// Serves events until their sender hangs up; scans once `scan_now` is set, between events.
-    pub fn run(mut self, events: &Receiver<Event>, scan: Scan, scan_now: &AtomicBool) -> KeptFiles {
+    pub fn run(mut self, events: &Receiver<Mapped>, scan: Scan, scan_now: &AtomicBool) -> KeptFiles {
         let mut to_scan: Option<Vec<i32>> = None;
         loop {
             let waiting = match &mut to_scan {
@@ -79,7 +82,7 @@ impl Keeper {
                 None => SCAN_CHECK_INTERVAL,
             };
             match receive(events, waiting) {
-                Ok(event) => self.handle(event),
+                Ok(mapped) => self.handle(mapped),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -91,20 +94,13 @@ impl Keeper {
         self.store
     }
 
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Mapped { pid, start, end, file, raw_path } => {
-                if is_file(&raw_path) {
-                    self.keep(pid, (start, end), &raw_path, &file);
-                } else if is_generated(&raw_path) && !self.store.map_dirs.contains_key(&pid) {
-                    self.keep_map_dir(pid);
-                    self.send_identity(pid);
-                }
-            }
-            Event::Execed { pid } => {
-                self.store.forget_map_dir_of_previous_image(pid);
-                self.send_cmdline(pid);
-            }
+    fn handle(&mut self, mapped: Mapped) {
+        let Mapped { pid, start, end, file, raw_path } = mapped;
+        if is_file(&raw_path) {
+            self.keep(pid, (start, end), &raw_path, &file);
+        } else if is_generated(&raw_path) {
+            self.keep_map_dir(pid);
+            self.send_identity(pid);
         }
     }
 
@@ -131,14 +127,6 @@ impl Keeper {
     fn send_identity(&mut self, pid: i32) {
         if let Ok(snapshot) = procfs::identity(pid, monotonic_ns(), self.clock) {
             self.send(|out| wire::push_process(out, &snapshot));
-        }
-    }
-
-    /// After an exec only the arguments are news; the rest the side-band told.
-    fn send_cmdline(&mut self, pid: i32) {
-        let ts_ns = monotonic_ns();
-        if let Some(cmdline) = procfs::cmdline(pid) {
-            self.send(|out| wire::push_cmdline(out, ts_ns, pid, &cmdline));
         }
     }
 
@@ -197,13 +185,6 @@ impl KeptFiles {
         self.kept += usize::from(file.is_some());
         self.files.entry(name).or_insert(file);
     }
-
-    fn forget_map_dir_of_previous_image(&mut self, pid: i32) {
-        // Entries stay for finalising; an empty list makes room for the new image's directory.
-        if let Some(dirs) = self.map_dirs.remove(&pid) {
-            self.kept -= dirs.len();
-        }
-    }
 }
 
 impl FileStore for KeptFiles {
@@ -228,7 +209,7 @@ impl Scan {
     }
 }
 
-fn receive(events: &Receiver<Event>, waiting: Duration) -> Result<Event, RecvTimeoutError> {
+fn receive(events: &Receiver<Mapped>, waiting: Duration) -> Result<Mapped, RecvTimeoutError> {
     if waiting == Duration::MAX {
         return events.recv().map_err(|_| RecvTimeoutError::Disconnected);
     }

@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 use crate::spool::{self, Footer, Header, Source};
 use crate::symbols::decode;
 use command::Command;
-use drain::{Drain, Followed, Stats, StopSignal};
+use drain::{Drain, Followed, NewCode, Stats, StopSignal};
 use keeper::{Keeper, KeptFiles, Scan};
 use options::TargetKind;
 use perf::{Event, Place};
@@ -103,7 +103,7 @@ impl Capture {
             sidebands,
             spool,
             stats: Arc::clone(&stats),
-            to_keeper,
+            code: NewCode::new(to_keeper),
             from_keeper,
             followed,
             stop: Arc::clone(&stop),

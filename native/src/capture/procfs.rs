@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::arguments;
 use crate::perf_record::without_deleted;
 use crate::symbols::decode;
 use crate::wire::{Inode, MappedFile, Mapping, ProcessSnapshot, ThreadSnapshot};
@@ -75,7 +76,7 @@ pub fn identity(pid: i32, ts_ns: u64, clock: BootClock) -> io::Result<ProcessSna
         exe: fs::read_link(format!("/proc/{pid}/exe"))
             .ok()
             .map(|path| decode(without_deleted(path.as_os_str().as_bytes())).into_owned()),
-        cmdline: cmdline(pid),
+        cmdline: fs::read(format!("/proc/{pid}/cmdline")).ok().and_then(|bytes| arguments::quote(&bytes)),
         container: fs::read(format!("/proc/{pid}/cgroup")).ok().and_then(|text| container_id(&text)),
         start_ns: Some(clock.start_ns(fields.start_ticks)),
         kernel_thread: fields.flags & PF_KTHREAD != 0,
@@ -100,17 +101,6 @@ pub fn mappings(
             file: name_file(&raw),
         })
         .collect())
-}
-
-/// The arguments, quoted as for a shell; None for kernel threads and the dead.
-pub fn cmdline(pid: i32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let arguments = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-    if arguments.is_empty() {
-        return None;
-    }
-    let quoted: Vec<String> = arguments.split(|&b| b == 0).map(|word| shell_quote(&decode(word))).collect();
-    Some(quoted.join(" "))
 }
 
 /// `7f9c1c000000-7f9c1c1b5000 r-xp 00026000 fe:00 1835   /usr/lib/x86_64-linux-gnu/libc.so.6`
@@ -181,15 +171,6 @@ fn container_id(cgroup: &[u8]) -> Option<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric()).find(is_id).map(str::to_string)
 }
 
-fn shell_quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_string()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 fn numeric_entries(directory: &str) -> io::Result<Vec<i32>> {
     let names = fs::read_dir(directory)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(names.collect())
@@ -238,11 +219,5 @@ mod tests {
         let id = "0123456789abcdef".repeat(4);
         assert_eq!(container_id(format!("0::/x/docker-{id}.scope\n").as_bytes()), Some(id));
         assert_eq!(container_id(b"0::/user.slice\n"), None);
-    }
-
-    #[test]
-    fn words_are_quoted() {
-        assert_eq!(shell_quote("a b'c"), r"'a b'\''c'");
-        assert_eq!(shell_quote("--x=1"), "--x=1");
     }
 }

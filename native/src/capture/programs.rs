@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType};
 
 use super::options::{Cgroup, Options};
 use crate::error::{Error, Kind, Result};
@@ -21,6 +21,8 @@ const MIN_RING_BYTES: u64 = 1 << 20;
 /// The loaded programs.  The kernel frees them when this value and the perf events are dropped.
 pub struct Programs {
     on_sample: Vec<OwnedFd>,
+    /// Detaches when it is dropped.
+    _on_exec: Link,
     cpu_states: MapHandle,
     pub rings: Vec<MapHandle>,
     pub ring_bytes: u64,
@@ -76,7 +78,8 @@ impl Programs {
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|e| Error::io("cannot keep a BPF program", &e))?;
         let cpu_states = MapHandle::try_from(&skel.maps.cpu_states).map_err(load_error)?;
-        Ok(Self { on_sample, cpu_states, rings, ring_bytes })
+        let on_exec = skel.progs.on_exec.attach().map_err(load_error)?;
+        Ok(Self { on_sample, _on_exec: on_exec, cpu_states, rings, ring_bytes })
     }
 
     pub fn on_sample(&self, source: usize) -> RawFd {

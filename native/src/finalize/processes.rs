@@ -296,11 +296,6 @@ impl Processes {
         }
     }
 
-    /// The number of threads that samples refer to; their keys are dense from 0.
-    pub fn thread_keys(&self) -> u32 {
-        self.thread_keys
-    }
-
     fn advance(&mut self, ts_ns: i64) -> i64 {
         self.now_ns = self.now_ns.max(ts_ns);
         self.now_ns

@@ -15,6 +15,7 @@ use super::processes::{PerfMapOf, Processes};
 use super::stacks::{Resolve, StackRows, Stacks};
 use super::survey::{self, Survey};
 use super::tables::{Rows, SAMPLES_IN_GROUP, SampleRows};
+use crate::arguments;
 use crate::error::Result;
 use crate::perf_record::{self, SideBody};
 use crate::spool::{Header, SpoolReader};
@@ -84,9 +85,9 @@ fn event_of(record: Record<'_>) -> Option<(u64, Event, usize)> {
             let snapshot: ProcessSnapshot = serde_json::from_slice(json).ok()?;
             (snapshot.ts_ns, Event::Process(Box::new(snapshot)), json.len())
         }
-        Record::Cmdline { ts_ns, pid, cmdline } => {
-            let text = symbols::decode(cmdline).into_owned().into_boxed_str();
-            (ts_ns, Event::Cmdline { pid: pid as i32, cmdline: text }, cmdline.len())
+        Record::Exec { ts_ns, pid, arguments, .. } => {
+            let cmdline = arguments::quote(arguments)?.into_boxed_str();
+            (ts_ns, Event::Cmdline { pid: pid as i32, cmdline }, arguments.len())
         }
         Record::Stack(_) | Record::Round { .. } => return None,
     };

@@ -169,7 +169,8 @@ pub fn survey(spool: &Path) -> Result<Survey> {
             Ok(snapshot) => lives.snapshot(snapshot, &mut survey.files),
             Err(_) => survey.counts.malformed += 1,
         },
-        Record::Cmdline { .. } | Record::Round { .. } => {}
+        Record::Exec { cpu, seq, .. } => survey.counts.number(cpu, seq),
+        Record::Round { .. } => {}
     });
     survey.counts.malformed += malformed;
     survey.counts.damaged = reader.damaged();

@@ -173,8 +173,15 @@ impl Spool {
         self.writer.flush_if_full().unwrap();
     }
 
-    pub fn cmdline(&mut self, ms: u64, pid: i32, cmdline: &str) {
-        wire::push_cmdline(self.writer.buffer(), at(ms), pid, cmdline);
+    /// The arguments each end with a NUL.
+    pub fn arguments(&mut self, ms: u64, pid: u32, arguments: &str) {
+        let out = self.writer.buffer();
+        out.extend_from_slice(&[4, 0, 0, 0, 0, 0, 0, 0]);
+        out.extend_from_slice(&at(ms).to_ne_bytes());
+        out.extend_from_slice(&pid.to_ne_bytes());
+        out.extend_from_slice(&(arguments.len() as u32).to_ne_bytes());
+        out.extend_from_slice(arguments.as_bytes());
+        out.resize(out.len().next_multiple_of(8), 0);
     }
 
     pub fn round(&mut self, ms: u64) {

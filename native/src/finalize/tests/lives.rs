@@ -59,7 +59,7 @@ fn an_exec_begins_a_new_row_and_a_new_address_space() {
     spool.sample(21, 10, 10, STACK);
     spool.mmap(22, 10, &in_loader());
     spool.sample(23, 10, 10, STACK);
-    spool.cmdline(24, 10, "prog -x");
+    spool.arguments(24, 10, "prog\0-x\0");
     spool.exit(30, 10, 10);
     let recording = spool.finalize();
     let [sh, prog] = &recording.processes[..] else { panic!("two rows: {recording:?}") };

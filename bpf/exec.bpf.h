@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The arguments of each program that is started: /proc/PID/cmdline is gone before anybody reads it
+ * when the process lives for a few milliseconds.
+ */
+#ifndef SBERF_EXEC_BPF_H
+#define SBERF_EXEC_BPF_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "event.h"
+#include "emit.bpf.h"
+
+struct exec_scratch {
+	struct sberf_exec head;
+	char arguments[SBERF_MAX_ARGUMENTS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct exec_scratch);
+} exec_scratch SEC(".maps");
+
+/* After the new program was loaded, in the context of its process. */
+SEC("tp_btf/sched_process_exec")
+int on_exec(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u64 start = BPF_CORE_READ(task, mm, arg_start), end = BPF_CORE_READ(task, mm, arg_end);
+	u64 len = end - start;
+	struct exec_scratch *s;
+	struct emitter e;
+	u32 zero = 0;
+
+	(void)ctx;
+	s = bpf_map_lookup_elem(&exec_scratch, &zero);
+	if (!s || !emitter_init(&e) || end <= start)
+		return 0;
+	if (len > SBERF_MAX_ARGUMENTS)
+		len = SBERF_MAX_ARGUMENTS;
+	if (bpf_probe_read_user(s->arguments, len, (void *)start))
+		return 0;
+	record_init(&e, &s->head.rec, SBERF_EXEC, 0);
+	s->head.ts_ns = bpf_ktime_get_ns();
+	s->head.tgid = bpf_get_current_pid_tgid() >> 32;
+	s->head.len = len;
+	emit_copy(&e, &s->head.rec, sizeof(s->head) + (len + 7) / 8 * 8);
+	return 0;
+}
+
+#endif
