@@ -14,7 +14,7 @@
 
 struct exec_scratch {
 	struct sberf_exec head;
-	char arguments[SBERF_MAX_ARGUMENTS];
+	char arguments[SBERF_MAX_ARGUMENTS + 8]; /* room for the padding */
 };
 
 struct {

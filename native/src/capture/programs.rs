@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, PrintLevel};
 
 use super::options::{Cgroup, Options};
 use crate::error::{Error, Kind, Result};
@@ -34,6 +34,7 @@ impl Programs {
         let (cpus_per_ring, ring_bytes) = ring_layout(last_cpu + 1, options.buffer_bytes);
         let ring_count = last_cpu / cpus_per_ring + 1;
 
+        quiet_libbpf();
         // libbpf-rs keeps the object in storage that must outlive the skeleton; both end here.
         let mut storage = MaybeUninit::uninit();
         let mut open = skeleton::CpuSkelBuilder::default().open(&mut storage).map_err(load_error)?;
@@ -156,12 +157,23 @@ fn recursion_misses(program: RawFd) -> u64 {
     if error == 0 { info.recursion_misses } else { 0 }
 }
 
+/// libbpf's own messages, the verifier's log among them; shown only when they were asked for.
+fn quiet_libbpf() {
+    fn print(_level: PrintLevel, message: String) {
+        if std::env::var_os("SBERF_DEBUG").is_some() {
+            eprint!("{message}");
+        }
+    }
+    libbpf_rs::set_print(Some((PrintLevel::Info, print)));
+}
+
 fn load_error(error: libbpf_rs::Error) -> Error {
-    match error.kind() {
-        libbpf_rs::ErrorKind::PermissionDenied => Error::new(Kind::Permission, "may not load BPF programs")
+    // EPERM is a missing privilege; EACCES is the verifier's answer to a program that it does not like.
+    match std::io::Error::last_os_error().raw_os_error() {
+        Some(libc::EPERM) => Error::new(Kind::Permission, "may not load BPF programs")
             .hint("run it as root, or give CAP_BPF and CAP_PERFMON; `sberf doctor` shows what is missing"),
         _ => Error::new(Kind::Unsupported, format!("cannot load the BPF programs: {error:#}"))
-            .hint("`sberf doctor` shows what this kernel lacks"),
+            .hint("`sberf doctor` shows what this kernel lacks; SBERF_DEBUG=1 shows the kernel's log"),
     }
 }
 
