@@ -1,0 +1,43 @@
+"""Fixtures of the tests that attach to the kernel: each leaves it as it found it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import leaks
+from tests.kernel.processes import Processes, wait_until
+from tests.kernel.workloads import Workloads
+
+
+@pytest.fixture(scope="session", autouse=True)
+def root() -> None:
+    """These tests attach to the kernel."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    leaks.adopt_orphans()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    """No BPF object, perf event, process or unfinished directory of ours is left after the test."""
+    before = leaks.find(tmp_path)
+    yield
+    # The kernel frees programs and maps a little after their last user has gone.
+    wait_until(lambda: leaks.find(tmp_path) <= before, lambda: f"left: {sorted(leaks.find(tmp_path) - before)}")
+
+
+@pytest.fixture(scope="session")
+def workloads(tmp_path_factory: pytest.TempPathFactory) -> Workloads:
+    """Builds the programs of tests/workloads."""
+    return Workloads(tmp_path_factory.mktemp("workloads"))
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """Processes that are ended with the test."""
+    with Processes() as started:
+        yield started

@@ -1,0 +1,142 @@
+"""What a capture could leave behind in the kernel, on disk and among the processes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from sberf.errors import UnsupportedError
+
+# The names in bpf/*.bpf.c and native/src/capture/programs.rs; the kernel keeps 15 bytes.
+PROGRAMS = ("on_sample_", "on_exec")
+MAPS = ("rings", "cpu_states", "cpu_scratch", "exec_scratch", "seen_stacks", "sberf_ring", "cpu_bpf.rodata")
+
+_SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}
+_PR_SET_CHILD_SUBREAPER = 36
+# enum bpf_cmd: (get the next ID, get a descriptor by ID); offset of `name` in struct bpf_*_info.
+_PROGRAM_COMMANDS, _PROGRAM_NAME_AT = (11, 13), 64
+_MAP_COMMANDS, _MAP_NAME_AT = (12, 14), 24
+_LINK_COMMANDS = (31, 30)
+_OBJ_GET_INFO_BY_FD = 15
+_NAME_LEN = 16
+_INFO_LEN = 256
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Left(NamedTuple):
+    """One thing that is there: what kind, its number or path, and its name."""
+
+    kind: str
+    where: int | str
+    name: str
+
+
+def find(directory: Path) -> frozenset[Left]:
+    """What there is now of ours: BPF objects, perf events, child processes, unfinished directories."""
+    return frozenset([*_bpf_objects(), *_descendants(), *_unfinished(directory)])
+
+
+def adopt_orphans() -> None:
+    """Processes whose parent dies become our children, so that none escapes."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _bpf_objects() -> Iterator[Left]:
+    for identity, name in _named(_PROGRAM_COMMANDS, _PROGRAM_NAME_AT):
+        if name.startswith(PROGRAMS):
+            yield Left("BPF program", identity, name)
+    for identity, name in _named(_MAP_COMMANDS, _MAP_NAME_AT):
+        if name in MAPS:
+            yield Left("BPF map", identity, name)
+    for identity in _identities(_LINK_COMMANDS[0]):
+        yield Left("BPF link", identity, "")
+
+
+def _named(commands: tuple[int, int], name_at: int) -> Iterator[tuple[int, str]]:
+    for identity in _identities(commands[0]):
+        try:
+            descriptor = _bpf(commands[1], struct.pack("<I", identity))
+        except FileNotFoundError:  # freed meanwhile
+            continue
+        try:
+            info = ctypes.create_string_buffer(_INFO_LEN)
+            _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, _INFO_LEN, ctypes.addressof(info)))
+            yield identity, info.raw[name_at : name_at + _NAME_LEN].split(b"\0")[0].decode()
+        finally:
+            os.close(descriptor)
+
+
+def _identities(command: int) -> Iterator[int]:
+    """``union bpf_attr``: start_id, next_id."""
+    identity = 0
+    while True:
+        attributes = ctypes.create_string_buffer(struct.pack("<II", identity, 0) + bytes(120))
+        try:
+            _call(command, attributes)
+        except FileNotFoundError:
+            return
+        identity = struct.unpack_from("<I", attributes, 4)[0]
+        yield identity
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    return _call(command, ctypes.create_string_buffer(attributes + bytes(128 - len(attributes))))
+
+
+def _call(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    number = _SYSCALL_BPF.get(platform.machine())
+    if number is None:
+        raise UnsupportedError(f"bpf() has an unknown number on {platform.machine()}")
+    result = int(_libc.syscall(number, command, attributes, 128))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def _descendants() -> Iterator[Left]:
+    """Our living child processes and theirs; zombies that we adopted are buried."""
+    parents = dict(_parents())
+    for pid in parents:
+        ancestor = pid
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor]
+        if ancestor == os.getpid() and pid != ancestor and not _bury(pid):
+            yield Left("process", pid, _read(f"/proc/{pid}/comm").strip())
+    if _holds_perf_events("self"):
+        yield Left("perf event", os.getpid(), "of the tests themselves")
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and (stat := _read(f"/proc/{entry}/stat")):
+            yield int(entry), int(stat.rpartition(")")[2].split()[1])
+
+
+def _bury(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
+
+
+def _holds_perf_events(pid: str) -> bool:
+    links = (f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))
+    return any(os.path.lexists(link) and "perf_event" in os.readlink(link) for link in links)
+
+
+def _unfinished(directory: Path) -> Iterator[Left]:
+    for pattern in ("*.spool-*", "*.tmp-*", ".*.partial"):
+        for path in directory.rglob(pattern):
+            yield Left("directory", str(path), path.name)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
