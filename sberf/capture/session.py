@@ -32,7 +32,7 @@ from sberf.errors import CaptureError, SberfError, UsageError
 if TYPE_CHECKING:
     from sberf.recording.recording import Recording
 
-_TICK_S = 1.0
+_TICK_S = 2.0
 _COMMAND_END_S = 5.0
 
 

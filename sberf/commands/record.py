@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     live = sys.stderr.isatty() and not args.quiet
     if live:
         _say(_beginning(options))
-    meta = session.run(_LiveLine() if live else None, _LIVE_INTERVAL_S if live else 1.0)
+    meta = session.run(_LiveLine(), _LIVE_INTERVAL_S) if live else session.run()
     _report(session, meta, args.quiet)
     return _exit_status(session)
 

@@ -27,7 +27,7 @@ const ROUND_INTERVAL: Duration = Duration::from_millis(250);
 /// deleted at once.
 const MIN_GATHER: Duration = Duration::from_millis(5);
 /// The same while the files are known: a busy build maps the same ones thousands of times a second.
-const MAX_GATHER: Duration = Duration::from_millis(40);
+const MAX_GATHER: Duration = Duration::from_millis(80);
 /// Files and processes that are remembered as known; then the memory begins anew.
 const MAX_KNOWN: usize = 1 << 16;
 /// What is pending reaches the file at least so often.
