@@ -40,8 +40,8 @@ pub struct Header {
     pub target: serde_json::Value,
     pub sources: Vec<Source>,
     pub max_sample_rate: Option<u64>,
-    /// Keep only processes with samples and the targets (a capture that is not system-wide).
-    pub targeted: bool,
+    /// The processes that were asked for: only they and those with samples are kept.  None: all are.
+    pub targets: Option<Vec<i32>>,
 }
 
 /// The three clocks, read at the same moment.

@@ -238,8 +238,6 @@ pub struct ProcessSnapshot {
     /// CLOCK_MONOTONIC; negative where the process is older than the boot-time clock's origin.
     pub start_ns: Option<i64>,
     pub kernel_thread: bool,
-    /// Was this process a target of the capture, named by the user?
-    pub target: bool,
     pub threads: Vec<ThreadSnapshot>,
     /// Executable mappings.  None: only the names were read, after an exec.
     pub maps: Option<Vec<Mapping>>,

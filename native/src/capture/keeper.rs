@@ -70,7 +70,7 @@ impl Keeper {
             let waiting = match &mut to_scan {
                 Some(pids) => match pids.pop() {
                     Some(pid) => {
-                        self.snapshot(pid, matches!(scan, Scan::Pids(_)));
+                        self.snapshot(pid);
                         Duration::ZERO
                     }
                     None => Duration::MAX,
@@ -89,7 +89,7 @@ impl Keeper {
         }
         // A capture that was shorter than the scan still wants its processes' names.
         for pid in to_scan.unwrap_or_default() {
-            self.snapshot(pid, matches!(scan, Scan::Pids(_)));
+            self.snapshot(pid);
         }
         self.store
     }
@@ -105,10 +105,9 @@ impl Keeper {
     }
 
     /// Reads a whole process and hands it to the drain thread.
-    fn snapshot(&mut self, pid: i32, target: bool) {
+    fn snapshot(&mut self, pid: i32) {
         // A process that has gone meanwhile is none of our business: the side-band tells the rest.
         let Ok(mut snapshot) = procfs::identity(pid, monotonic_ns(), self.clock) else { return };
-        snapshot.target = target;
         if !snapshot.kernel_thread {
             let mut generated = false;
             let maps = procfs::mappings(pid, |raw| {

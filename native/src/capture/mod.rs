@@ -80,9 +80,9 @@ impl Capture {
         let sidebands = open_sidebands(&cpus)?;
         let events = open_sources(&options, &cpus, &programs, command.as_ref(), &sidebands)?;
         let clocks = clock::read_clocks();
-        let spool = create_spool(&options, clocks)?;
 
         let pids = target_pids(&options, command.as_ref());
+        let spool = create_spool(&options, &pids, clocks)?;
         let followed = options
             .target
             .is_per_task()
@@ -325,7 +325,7 @@ fn target_pids(options: &Options, command: Option<&Command>) -> Vec<i32> {
     pids
 }
 
-fn create_spool(options: &Options, clock: spool::Clock) -> Result<fs::File> {
+fn create_spool(options: &Options, targets: &[i32], clock: spool::Clock) -> Result<fs::File> {
     let doing = |what: &Path| format!("cannot create '{}'", what.display());
     fs::create_dir(&options.spool).map_err(|e| Error::io(doing(&options.spool), &e))?;
     let header = Header {
@@ -339,7 +339,7 @@ fn create_spool(options: &Options, clock: spool::Clock) -> Result<fs::File> {
         target: options.target.description.clone(),
         sources: options.sources.iter().map(|source| describe_source(options, source)).collect(),
         max_sample_rate: options.max_sample_rate,
-        targeted: !options.target.is_system_wide(),
+        targets: (!options.target.is_system_wide()).then(|| targets.to_vec()),
     };
     write_json(&options.spool.join("header.json"), &header)?;
     let events = options.spool.join("events");

@@ -80,7 +80,6 @@ pub fn identity(pid: i32, ts_ns: u64, clock: BootClock) -> io::Result<ProcessSna
         container: fs::read(format!("/proc/{pid}/cgroup")).ok().and_then(|text| container_id(&text)),
         start_ns: Some(clock.start_ns(fields.start_ticks)),
         kernel_thread: fields.flags & PF_KTHREAD != 0,
-        target: false,
         threads,
         maps: None,
     })

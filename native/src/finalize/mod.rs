@@ -103,7 +103,7 @@ fn write_recording(
     if let Some(command) = footer.and_then(|footer| footer.command.as_ref()) {
         note_exit_code(&mut replayed.processes, header, command.exit_code);
     }
-    let (processes, threads) = write_lives(&tables, &replayed.processes, header.targeted)?;
+    let (processes, threads) = write_lives(&tables, &replayed.processes, header.targets.is_some())?;
     let outcome = meta::Outcome {
         counts: &survey.counts,
         stack_collisions: survey.bodies.collisions,

@@ -4,7 +4,7 @@
 //! while it is on; snapshots of /proc say what was there before, but their time is only about right.
 //! Where the two disagree the side-band counts.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::address_space::{AddressSpace, Files, Map, Versions};
@@ -91,11 +91,15 @@ pub struct Processes {
     /// end a life before samples that have been told.
     now_ns: i64,
     no_name: Arc<str>,
+    /// Those that have no row yet.
+    targets: HashSet<i32>,
 }
 
-impl Default for Processes {
-    fn default() -> Self {
+impl Processes {
+    /// `targets`: the processes that were asked for.
+    pub fn new(targets: &[i32]) -> Self {
         Self {
+            targets: targets.iter().copied().collect(),
             rows: Vec::new(),
             threads: Vec::new(),
             versions: Versions::default(),
@@ -108,9 +112,7 @@ impl Default for Processes {
             no_name: Arc::from(""),
         }
     }
-}
 
-impl Processes {
     /// Makes the rows of what was there when the capture began.
     pub fn begin(&mut self, initial: &[InitialProcess]) {
         for process in initial {
@@ -378,7 +380,8 @@ impl Processes {
             start_ns,
             end_ns: None,
             exit_code: None,
-            target: false,
+            // The first one with this PID: it was there when the capture began.
+            target: self.targets.remove(&pid),
             first_sample_ns: None,
             space: AddressSpace::default(),
             perf_map: PerfMapOf::Unchecked,
@@ -485,7 +488,6 @@ impl Processes {
         process.exe = text(&snapshot.exe).or(process.exe.take());
         process.cmdline = text(&snapshot.cmdline).or(process.cmdline.take());
         process.container = text(&snapshot.container).or(process.container.take());
-        process.target |= snapshot.target;
         let start_ns = snapshot.start_ns.map(|start| start.min(process.first_sample_ns.unwrap_or(start)));
         process.start_ns = process.start_ns.or(start_ns);
         process.born_ns = process.born_ns.or(snapshot.start_ns);

@@ -57,7 +57,7 @@ pub fn replay(
     let mut replay = Replay {
         world: World {
             files: &survey.files,
-            processes: Processes::default(),
+            processes: Processes::new(header.targets.as_deref().unwrap_or_default()),
             code: Code::default(),
             kernel,
             mapped: MappedCode::new(&survey.files, store, same_boot),

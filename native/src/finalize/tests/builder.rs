@@ -305,7 +305,7 @@ fn header() -> Header {
         target: serde_json::json!({ "kind": "all" }),
         sources: vec![source],
         max_sample_rate: Some(100_000),
-        targeted: false,
+        targets: None,
     }
 }
 
@@ -324,7 +324,6 @@ pub fn snapshot(ms: u64, pid: i32, comm: &str, maps: Vec<Mapping>) -> ProcessSna
         container: None,
         start_ns: Some(5_000),
         kernel_thread: false,
-        target: false,
         threads: vec![thread],
         maps: Some(maps),
     }

@@ -25,7 +25,6 @@ fn push_nonsense(spool: &mut Spool, random: &mut Random) {
             let mut process = snapshot(ms, pid as i32, "snap", Vec::new());
             process.parent_pid = other as i32;
             process.start_ns = Some(random.odd() as i64);
-            process.target = random.below(2) == 0;
             process.ts_ns = if random.below(9) == 0 { random.odd() } else { process.ts_ns };
             let start = random.odd();
             process.maps = Some(vec![crate::wire::Mapping {
@@ -70,7 +69,7 @@ fn contradictory_records_make_a_consistent_recording() {
     for seed in 0..60 {
         let mut random = Random(seed);
         let mut spool = Spool::new();
-        spool.header.targeted = seed % 2 == 0;
+        spool.header.targets = (seed % 2 == 0).then(|| vec![1, 2]);
         for _ in 0..2000 {
             push_nonsense(&mut spool, &mut random);
         }

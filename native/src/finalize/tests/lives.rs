@@ -253,15 +253,13 @@ fn samples_of_several_cpus_are_put_in_order() {
 #[test]
 fn only_what_matters_of_a_targeted_capture_is_written() {
     let mut spool = spool();
-    spool.header.targeted = true;
+    spool.header.targets = Some(vec![10]);
     spool.header.target = serde_json::json!({ "kind": "command" });
     spool.footer.as_mut().unwrap().command =
         Some(crate::spool::Command { argv: vec!["make".to_string()], exit_code: Some(2) });
     spool.snapshot(&snapshot(5, 1, "init", vec![]));
     spool.snapshot(&snapshot(5, 2, "bystander", vec![in_libc()]));
-    let mut make = snapshot(5, 10, "make", vec![in_libc()]);
-    make.target = true;
-    spool.snapshot(&make);
+    spool.snapshot(&snapshot(5, 10, "make", vec![in_libc()]));
     spool.thread(6, 10, 13);
     spool.fork(7, 10, 11); // no samples, but the ancestor of one
     spool.fork(8, 11, 12);
@@ -279,4 +277,16 @@ fn only_what_matters_of_a_targeted_capture_is_written() {
     let sampled = recording.process_of(recording.at(at(9)));
     assert_eq!(sampled.pid, 12);
     assert_eq!(recording.processes[sampled.parent.unwrap() as usize].pid, 11);
+}
+
+#[test]
+fn a_target_that_ends_before_anything_is_read_of_it_is_written() {
+    let mut spool = spool();
+    spool.header.targets = Some(vec![10]);
+    spool.exec(6, 10, "quick");
+    spool.exit(7, 10, 10);
+    spool.fork(8, 1, 10); // the PID again, and no samples
+    let recording = spool.finalize();
+    let quick: Vec<_> = recording.processes.iter().map(|process| (process.pid, &*process.comm)).collect();
+    assert_eq!(quick, [(10, "quick")]);
 }
