@@ -27,13 +27,18 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
     before = leaks.find(tmp_path)
     yield
     # The kernel frees programs and maps a little after their last user has gone.
-    wait_until(lambda: leaks.find(tmp_path) <= before, lambda: f"left: {sorted(leaks.find(tmp_path) - before)}")
+    wait_until(
+        lambda: leaks.find(tmp_path) <= before, lambda: f"left: {sorted(leaks.find(tmp_path) - before)}"
+    )
 
 
 @pytest.fixture(scope="session")
 def workloads(tmp_path_factory: pytest.TempPathFactory) -> Workloads:
     """Builds the programs of tests/workloads."""
-    return Workloads(tmp_path_factory.mktemp("workloads"))
+    directory = tmp_path_factory.mktemp("workloads")
+    for path in (directory, directory.parent, directory.parent.parent):
+        path.chmod(0o755)  # some of them run as another user
+    return Workloads(directory)
 
 
 @pytest.fixture

@@ -42,7 +42,9 @@ def run_sberf(*arguments: str | Path, prefix: Sequence[str] = (), **options: Any
     command = [*prefix, *SBERF, *map(os.fspath, arguments)]
     options = {"stdin": subprocess.DEVNULL, "timeout": 3 * DEADLINE_S, "env": environment()} | options
     result = subprocess.run(command, capture_output=True, check=False, **options)
-    run = Run(result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace"))
+    run = Run(
+        result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
+    )
     assert "Traceback" not in run.err, run.err
     return run
 
@@ -138,6 +140,10 @@ class Live(Started):
         """End it with a signal and open what it recorded."""
         self.process.send_signal(number)
         assert self.wait() == 0, self.screen
+        return self.opened(lossless=lossless)
+
+    def opened(self, *, lossless: bool = True) -> Recording:
+        """What it recorded, after its end."""
         self._reader.join(DEADLINE_S)
         return opened(self.output_path, lossless=lossless)
 

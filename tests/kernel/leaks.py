@@ -18,10 +18,10 @@ MAPS = ("rings", "cpu_states", "cpu_scratch", "exec_scratch", "seen_stacks", "sb
 
 _SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}
 _PR_SET_CHILD_SUBREAPER = 36
-# enum bpf_cmd: (get the next ID, get a descriptor by ID); offset of `name` in struct bpf_*_info.
+# enum bpf_cmd: (get the next ID, get a descriptor by ID); offsets in struct bpf_*_info.
 _PROGRAM_COMMANDS, _PROGRAM_NAME_AT = (11, 13), 64
 _MAP_COMMANDS, _MAP_NAME_AT = (12, 14), 24
-_LINK_COMMANDS = (31, 30)
+_LINK_COMMANDS, _LINK_PROGRAM_AT = (31, 30), 8
 _OBJ_GET_INFO_BY_FD = 15
 _NAME_LEN = 16
 _INFO_LEN = 256
@@ -47,17 +47,25 @@ def adopt_orphans() -> None:
 
 
 def _bpf_objects() -> Iterator[Left]:
-    for identity, name in _named(_PROGRAM_COMMANDS, _PROGRAM_NAME_AT):
-        if name.startswith(PROGRAMS):
+    programs = {}
+    for identity, info in _infos(_PROGRAM_COMMANDS):
+        if (name := _name(info, _PROGRAM_NAME_AT)).startswith(PROGRAMS):
+            programs[identity] = name
             yield Left("BPF program", identity, name)
-    for identity, name in _named(_MAP_COMMANDS, _MAP_NAME_AT):
-        if name in MAPS:
+    for identity, info in _infos(_MAP_COMMANDS):
+        if (name := _name(info, _MAP_NAME_AT)) in MAPS:
             yield Left("BPF map", identity, name)
-    for identity in _identities(_LINK_COMMANDS[0]):
-        yield Left("BPF link", identity, "")
+    for identity, info in _infos(_LINK_COMMANDS):
+        if (program := struct.unpack_from("<I", info, _LINK_PROGRAM_AT)[0]) in programs:
+            yield Left("BPF link", identity, programs[program])
 
 
-def _named(commands: tuple[int, int], name_at: int) -> Iterator[tuple[int, str]]:
+def _name(info: bytes, at: int) -> str:
+    return info[at : at + _NAME_LEN].split(b"\0")[0].decode()
+
+
+def _infos(commands: tuple[int, int]) -> Iterator[tuple[int, bytes]]:
+    """The ID and the ``struct bpf_*_info`` of every object of a kind."""
     for identity in _identities(commands[0]):
         try:
             descriptor = _bpf(commands[1], struct.pack("<I", identity))
@@ -66,7 +74,7 @@ def _named(commands: tuple[int, int], name_at: int) -> Iterator[tuple[int, str]]
         try:
             info = ctypes.create_string_buffer(_INFO_LEN)
             _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, _INFO_LEN, ctypes.addressof(info)))
-            yield identity, info.raw[name_at : name_at + _NAME_LEN].split(b"\0")[0].decode()
+            yield identity, info.raw
         finally:
             os.close(descriptor)
 

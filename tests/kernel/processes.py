@@ -15,7 +15,9 @@ DEADLINE_S = 60.0
 _POLL_S = 0.02
 
 
-def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = DEADLINE_S) -> None:
+def wait_until(
+    condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = DEADLINE_S
+) -> None:
     """Return once ``condition()`` is true; fail saying ``what`` when it is not so in time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -29,7 +31,9 @@ class Started:
 
     def __init__(self, argv: Sequence[str | Path], **options: Any) -> None:
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True} | options
-        self.process: subprocess.Popen[bytes] = subprocess.Popen([os.fspath(word) for word in argv], **options)
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [os.fspath(word) for word in argv], **options
+        )
         self.argv = argv
         self._unread = b""
 

@@ -49,7 +49,16 @@ def _compile(file: Path, target: Path, flags: tuple[str, ...]) -> None:
         command = [_rustc(), "-O", "-o", str(target), str(file), *flags]
     else:
         compiler = "g++" if file.suffix == ".cpp" else "gcc"
-        command = [compiler, *FLAGS, *_SPECIAL.get(file.stem, ()), *flags, "-o", str(target), str(file), *LIBRARIES]
+        command = [
+            compiler,
+            *FLAGS,
+            *_SPECIAL.get(file.stem, ()),
+            *flags,
+            "-o",
+            str(target),
+            str(file),
+            *LIBRARIES,
+        ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{' '.join(command)}:\n{result.stderr}"
 

@@ -1,0 +1,104 @@
+"""kill -9 at any moment: nothing stays attached, and what was spooled is not lost."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.harness import Live, find_spool, leftovers, names, opened, read_samples, run_sberf
+from tests.kernel.processes import Processes, wait_until
+from tests.kernel.workloads import Workloads
+
+# A round is at most 0.25 s, and a block is written at least each second after that.
+MOST_UNWRITTEN_S = 1.3
+
+
+def spool_of(output: Path) -> Path:
+    spool = find_spool(output)
+    assert spool is not None
+    return spool
+
+
+def killed_capture(
+    workloads: Workloads, processes: Processes, output: Path, seconds: float
+) -> tuple[Path, int]:
+    """A capture that is killed after about ``seconds``; its spool, and when it was killed (monotonic ns)."""
+    busy = processes.start(workloads.build("busy"))
+    assert busy.line() == "ready"
+    live = processes.add(Live(output, "-a", "-F", "2000"))
+    live.wait_for_samples()
+    deadline = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= deadline, "the moment")
+    live.process.send_signal(signal.SIGKILL)
+    killed_ns = time.monotonic_ns()
+    live.wait()
+    return spool_of(output), killed_ns
+
+
+@pytest.mark.parametrize("seconds", [0.0, *(random.Random(7).uniform(0.1, 3.0) for _ in range(3))])
+def test_samples_survive_a_kill(
+    workloads: Workloads, processes: Processes, tmp_path: Path, seconds: float
+) -> None:
+    output = tmp_path / "killed.data"
+    spool, killed_ns = killed_capture(workloads, processes, output, seconds)
+    wait_until(lambda: (spool / "events").stat().st_size >= 0, "the spool")
+    run = run_sberf("recover", spool)
+    assert run.status == 0, run.err
+    recording = opened(output, lossless=False)
+    assert recording.meta["recovered"] is True
+    samples = read_samples(recording)
+    if seconds > MOST_UNWRITTEN_S:
+        assert samples[-1].ts_ns > killed_ns - MOST_UNWRITTEN_S * 1e9
+        assert "busy_loop" in names(samples)
+    assert leftovers(output) == []
+
+
+def test_a_spool_that_is_cut_is_recovered_up_to_the_cut(
+    workloads: Workloads, processes: Processes, tmp_path: Path
+) -> None:
+    output = tmp_path / "cut.data"
+    spool, _ = killed_capture(workloads, processes, output, 2.5)
+    events = spool / "events"
+    size = events.stat().st_size
+    with events.open("r+b") as file:
+        file.truncate(size * 2 // 3)
+    run = run_sberf("recover", spool)
+    assert run.status == 0, run.err
+    recording = opened(output, lossless=False)
+    assert recording.rows("SELECT count(*) > 0 FROM samples") == [(True,)]
+    assert recording.meta["warnings"]
+
+
+def test_a_running_capture_is_not_recovered(processes: Processes, tmp_path: Path) -> None:
+    output = tmp_path / "running.data"
+    live = processes.add(Live(output, "-a"))
+    live.wait_for_samples()
+    run = run_sberf("recover", spool_of(output))
+    assert run.status == 1
+    assert "still runs" in run.err
+    live.finish()
+
+
+def test_what_is_no_spool(tmp_path: Path) -> None:
+    (tmp_path / "x.spool-1").mkdir()
+    run = run_sberf("recover", tmp_path / "x.spool-1")
+    assert run.status == 1
+    assert "is no spool" in run.err
+
+
+def test_a_spool_of_another_version(workloads: Workloads, processes: Processes, tmp_path: Path) -> None:
+    output = tmp_path / "newer.data"
+    spool, _ = killed_capture(workloads, processes, output, 0.0)
+    header = spool / "header.json"
+    header.write_text(header.read_text().replace('"version": 1', '"version": 99'))
+    run = run_sberf("recover", spool)
+    assert run.status == 1
+    assert "99" in run.err
+    assert not output.exists()
+    assert spool.exists()
+    shutil.rmtree(spool)
