@@ -46,7 +46,6 @@ def test_samples_survive_a_kill(
 ) -> None:
     output = tmp_path / "killed.data"
     spool, killed_ns = killed_capture(workloads, processes, output, seconds)
-    wait_until(lambda: (spool / "events").stat().st_size >= 0, "the spool")
     run = run_sberf("recover", spool)
     assert run.status == 0, run.err
     recording = opened(output, lossless=False)
@@ -85,8 +84,7 @@ def test_a_running_capture_is_not_recovered(processes: Processes, tmp_path: Path
 
 
 def test_what_is_no_spool(tmp_path: Path) -> None:
-    (tmp_path / "x.spool-1").mkdir()
-    run = run_sberf("recover", tmp_path / "x.spool-1")
+    run = run_sberf("recover", tmp_path)
     assert run.status == 1
     assert "is no spool" in run.err
 
