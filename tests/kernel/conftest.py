@@ -27,9 +27,14 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
     before = leaks.find(tmp_path)
     yield
     # The kernel frees programs and maps a little after their last user has gone.
-    wait_until(
-        lambda: leaks.find(tmp_path) <= before, lambda: f"left: {sorted(leaks.find(tmp_path) - before)}"
-    )
+    left: frozenset[leaks.Left] = frozenset()
+
+    def nothing_is() -> bool:
+        nonlocal left
+        left = leaks.find(tmp_path) - before
+        return not left
+
+    wait_until(nothing_is, lambda: f"left: {sorted(left)}")
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +44,13 @@ def workloads(tmp_path_factory: pytest.TempPathFactory) -> Workloads:
     for path in (directory, directory.parent, directory.parent.parent):
         path.chmod(0o755)  # some of them run as another user
     return Workloads(directory)
+
+
+@pytest.fixture(scope="module")
+def module_processes() -> Iterator[Processes]:
+    """Processes that are ended with the module."""
+    with Processes() as started:
+        yield started
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ MAPS = ("rings", "cpu_states", "cpu_scratch", "exec_scratch", "seen_stacks", "sb
 _SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}
 _PR_SET_CHILD_SUBREAPER = 36
 # enum bpf_cmd: (get the next ID, get a descriptor by ID); offsets in struct bpf_*_info.
-_PROGRAM_COMMANDS, _PROGRAM_NAME_AT = (11, 13), 64
+_PROGRAM_COMMANDS, _PROGRAM_NR_MAPS_AT, _PROGRAM_NAME_AT = (11, 13), 52, 64
 _MAP_COMMANDS, _MAP_NAME_AT = (12, 14), 24
 _LINK_COMMANDS, _LINK_PROGRAM_AT = (31, 30), 8
 _OBJ_GET_INFO_BY_FD = 15
@@ -47,25 +47,56 @@ def adopt_orphans() -> None:
 
 
 def _bpf_objects() -> Iterator[Left]:
+    """Those with our names, unless a process that is none of ours holds them: somebody else's capture."""
+    others_programs, others_maps = _held_by_others()
     programs = {}
-    for identity, info in _infos(_PROGRAM_COMMANDS):
+    for identity, descriptor, info in _infos(_PROGRAM_COMMANDS):
         if (name := _name(info, _PROGRAM_NAME_AT)).startswith(PROGRAMS):
+            if identity in others_programs:
+                others_maps |= _maps_of(descriptor)
+                continue
             programs[identity] = name
             yield Left("BPF program", identity, name)
-    for identity, info in _infos(_MAP_COMMANDS):
-        if (name := _name(info, _MAP_NAME_AT)) in MAPS:
+    for identity, _, info in _infos(_MAP_COMMANDS):
+        if (name := _name(info, _MAP_NAME_AT)) in MAPS and identity not in others_maps:
             yield Left("BPF map", identity, name)
-    for identity, info in _infos(_LINK_COMMANDS):
+    for identity, _, info in _infos(_LINK_COMMANDS):
         if (program := struct.unpack_from("<I", info, _LINK_PROGRAM_AT)[0]) in programs:
             yield Left("BPF link", identity, programs[program])
+
+
+def _held_by_others() -> tuple[set[int], set[int]]:
+    """Programs and maps to which processes outside of this test run have descriptors."""
+    programs, maps = set(), set()
+    ours = {os.getpid(), *_our_descendants(dict(_parents()))}
+    for path in Path("/proc").glob("[0-9]*/fd/*"):
+        if int(path.parts[2]) not in ours and "bpf" in _link(path):
+            for line in _read(f"/proc/{path.parts[2]}/fdinfo/{path.name}").splitlines():
+                key, _, value = line.partition(":")
+                if key in ("prog_id", "map_id"):
+                    (programs if key == "prog_id" else maps).add(int(value))
+    return programs, maps
+
+
+def _maps_of(descriptor: int) -> set[int]:
+    """The maps of a program: ``nr_map_ids`` and ``map_ids`` of struct bpf_prog_info."""
+    identities = (ctypes.c_uint32 * 64)()
+    info = ctypes.create_string_buffer(_INFO_LEN)
+    struct.pack_into("<IQ", info, _PROGRAM_NR_MAPS_AT, len(identities), ctypes.addressof(identities))
+    _get_info(descriptor, info)
+    return set(identities[: struct.unpack_from("<I", info, _PROGRAM_NR_MAPS_AT)[0]])
+
+
+def _get_info(descriptor: int, info: ctypes.Array[ctypes.c_char]) -> None:
+    _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, _INFO_LEN, ctypes.addressof(info)))
 
 
 def _name(info: bytes, at: int) -> str:
     return info[at : at + _NAME_LEN].split(b"\0")[0].decode()
 
 
-def _infos(commands: tuple[int, int]) -> Iterator[tuple[int, bytes]]:
-    """The ID and the ``struct bpf_*_info`` of every object of a kind."""
+def _infos(commands: tuple[int, int]) -> Iterator[tuple[int, int, bytes]]:
+    """The ID, a descriptor and the ``struct bpf_*_info`` of every object of a kind."""
     for identity in _identities(commands[0]):
         try:
             descriptor = _bpf(commands[1], struct.pack("<I", identity))
@@ -73,8 +104,8 @@ def _infos(commands: tuple[int, int]) -> Iterator[tuple[int, bytes]]:
             continue
         try:
             info = ctypes.create_string_buffer(_INFO_LEN)
-            _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, _INFO_LEN, ctypes.addressof(info)))
-            yield identity, info.raw
+            _get_info(descriptor, info)
+            yield identity, descriptor, info.raw
         finally:
             os.close(descriptor)
 
@@ -108,15 +139,20 @@ def _call(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
 
 def _descendants() -> Iterator[Left]:
     """Our living child processes and theirs; zombies that we adopted are buried."""
-    parents = dict(_parents())
-    for pid in parents:
-        ancestor = pid
-        while ancestor in parents and ancestor != os.getpid():
-            ancestor = parents[ancestor]
-        if ancestor == os.getpid() and pid != ancestor and not _bury(pid):
+    for pid in _our_descendants(dict(_parents())):
+        if not _bury(pid):
             yield Left("process", pid, _read(f"/proc/{pid}/comm").strip())
     if _holds_perf_events("self"):
         yield Left("perf event", os.getpid(), "of the tests themselves")
+
+
+def _our_descendants(parents: dict[int, int]) -> Iterator[int]:
+    for pid in parents:
+        ancestor = parents[pid]
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor]
+        if ancestor == os.getpid():
+            yield pid
 
 
 def _parents() -> Iterator[tuple[int, int]]:
@@ -133,14 +169,20 @@ def _bury(pid: int) -> bool:
 
 
 def _holds_perf_events(pid: str) -> bool:
-    links = (f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))
-    return any(os.path.lexists(link) and "perf_event" in os.readlink(link) for link in links)
+    return any("perf_event" in _link(path) for path in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _unfinished(directory: Path) -> Iterator[Left]:
     for pattern in ("*.spool-*", "*.tmp-*", ".*.partial"):
         for path in directory.rglob(pattern):
             yield Left("directory", str(path), path.name)
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:  # closed meanwhile
+        return ""
 
 
 def _read(path: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import environment, SBERF, opened, read_samples, record, share
+from tests.kernel.harness import SBERF, environment, opened, read_samples, record, share
 from tests.kernel.processes import Processes
 from tests.kernel.workloads import Workloads
 
@@ -18,13 +18,10 @@ def test_shares_of_a_split_program(workloads: Workloads, processes: Processes, t
     """Both frequencies at once, each on a process of its own: the CPU time is what counts."""
     split = workloads.build("split")
     allowed = {99: 0.03, 10_000: 0.005}
-    runs = {
-        frequency: processes.start(
-            *SBERF, "record", "-F", str(frequency), "-o", tmp_path / f"{frequency}.data", "--", split, "10000",
-            env=environment(),
-        )
-        for frequency in allowed
-    }  # fmt: skip
+    runs = {}
+    for frequency in allowed:
+        command = ["record", "-F", str(frequency), "-o", tmp_path / f"{frequency}.data", "--", split, "10000"]
+        runs[frequency] = processes.start(*SBERF, *command, env=environment())
     for frequency, run in runs.items():
         assert run.wait() == 0
         truth = {name: int(ns) for name, _, ns in (word.partition("=") for word in run.output().split())}

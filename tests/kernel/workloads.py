@@ -9,10 +9,10 @@ from pathlib import Path
 SOURCES = Path(__file__).parents[1] / "workloads"
 
 # Every function has a frame, also one that calls none, and is left by a return, not by a jump.
-FLAGS = (
-    "-O2 -Wall -Wextra -Werror -fno-omit-frame-pointer -mno-omit-leaf-frame-pointer "
-    "-fno-optimize-sibling-calls -Wl,--build-id=sha1 -pthread"
-).split()
+FLAGS = [
+    *("-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-Wl,--build-id=sha1"),
+    *("-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer", "-fno-optimize-sibling-calls"),
+]
 LIBRARIES = ("-ldl", "-lrt")
 _SPECIAL: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("chain", "recursion", "pages", "switches"), ("-nostartfiles",)),
@@ -46,19 +46,8 @@ class Workloads:
 
 def _compile(file: Path, target: Path, flags: tuple[str, ...]) -> None:
     if file.suffix == ".rs":
-        command = [_rustc(), "-O", "-o", str(target), str(file), *flags]
-    else:
-        compiler = "g++" if file.suffix == ".cpp" else "gcc"
-        command = [
-            compiler,
-            *FLAGS,
-            *_SPECIAL.get(file.stem, ()),
-            *flags,
-            "-o",
-            str(target),
-            str(file),
-            *LIBRARIES,
-        ]
+        options = [*FLAGS, *_SPECIAL.get(file.stem, ()), *flags]
+        command = [compiler, *options, "-o", str(target), str(file), *LIBRARIES]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{' '.join(command)}:\n{result.stderr}"
 
