@@ -90,7 +90,7 @@ def find_spool(output: Path) -> Path | None:
 
 
 class Live(Started):
-    """A capture in the background with a terminal as its standard error: its live line tells how far it is."""
+    """A capture in the background, with a terminal as its standard error for its live line."""
 
     def __init__(self, output: Path, *arguments: str | Path, **options: Any) -> None:
         self.output_path = output

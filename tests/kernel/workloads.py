@@ -46,6 +46,9 @@ class Workloads:
 
 def _compile(file: Path, target: Path, flags: tuple[str, ...]) -> None:
     if file.suffix == ".rs":
+        command = [_rustc(), "-O", "-o", str(target), str(file), *flags]
+    else:
+        compiler = "g++" if file.suffix == ".cpp" else "gcc"
         options = [*FLAGS, *_SPECIAL.get(file.stem, ()), *flags]
         command = [compiler, *options, "-o", str(target), str(file), *LIBRARIES]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
