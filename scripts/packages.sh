@@ -25,6 +25,8 @@ gzip                  gzip
 '
 TEST_NEEDS='
 chromium              chromium chromium-browser
+g++                   g++
+node                  nodejs
 redis-server          redis-server
 redis-benchmark       redis-tools
 nginx                 nginx
