@@ -1,11 +1,10 @@
 /*
  * jit MS: writes a loop into anonymous executable memory, names it "generated_loop" in
  * /tmp/perf-PID.map (with the PID that it has in its own namespace), and runs it.
- * Says "ready" once the map is written and waits for a line, so that the test can give the map away.
+ * Says the map's path once it is written and waits for a line, so that the test can give the map away.
  */
 #include "workload.h"
 #include <sys/mman.h>
-#include <unistd.h>
 
 #if defined(__x86_64__)
 static const unsigned char loop[] = {
@@ -54,6 +53,5 @@ int main(int argc, char **argv)
 	say(path);
 	await_line();
 	run((void (*)(void))code, atol(argv[1]));
-	unlink(path);
 	return 0;
 }

@@ -6,13 +6,13 @@ namespace shapes {
 static volatile unsigned long sink;
 
 template <typename Number> struct Area {
-	__attribute__((noinline)) Number measure(Number n)
+	__attribute__((noipa)) Number measure(Number n)
 	{
 		for (long i = 0; i < 500000; i++)
 			sink += i;
 		return n;
 	}
-	__attribute__((noinline)) Number operator()(int n)
+	__attribute__((noipa)) Number operator()(int n)
 	{
 		for (long i = 0; i < 500000; i++)
 			sink += i;
