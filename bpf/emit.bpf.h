@@ -80,9 +80,9 @@ static __always_inline void count_drop(struct emitter *e)
 }
 
 /* For records of a size known only at run time; false when there was no room. */
-static __always_inline bool emit_copy(struct emitter *e, struct sberf_record *rec, u64 size)
+static __always_inline bool emit_copy(struct emitter *e, struct sberf_record *rec, u64 size, u64 flags)
 {
-	if (!bpf_ringbuf_output(e->ring, rec, size, wake_flags(e, rec->seq)))
+	if (!bpf_ringbuf_output(e->ring, rec, size, flags))
 		return true;
 	__sync_fetch_and_add(&e->state->dropped, 1);
 	return false;

@@ -24,6 +24,34 @@ struct {
 	__type(value, struct exec_scratch);
 } exec_scratch SEC(".maps");
 
+struct file_key {
+	u64 inode;
+	u64 device;
+};
+
+/* Programs that were run lately.  One that is new may be deleted at once, so user space is woken. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct file_key);
+	__type(value, u8);
+} known_programs SEC(".maps");
+
+static __always_inline bool is_new_program(struct task_struct *task)
+{
+	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+	struct file_key key = {
+		.inode = BPF_CORE_READ(inode, i_ino),
+		.device = BPF_CORE_READ(inode, i_sb, s_dev),
+	};
+	u8 known = 1;
+
+	if (bpf_map_lookup_elem(&known_programs, &key))
+		return false;
+	bpf_map_update_elem(&known_programs, &key, &known, BPF_ANY);
+	return true;
+}
+
 /* After the new program was loaded, in the context of its process. */
 SEC("tp_btf/sched_process_exec")
 int on_exec(void *ctx)
@@ -47,7 +75,8 @@ int on_exec(void *ctx)
 	s->head.ts_ns = bpf_ktime_get_ns();
 	s->head.tgid = bpf_get_current_pid_tgid() >> 32;
 	s->head.len = len;
-	emit_copy(&e, &s->head.rec, sizeof(s->head) + (len + 7) / 8 * 8);
+	emit_copy(&e, &s->head.rec, sizeof(s->head) + (len + 7) / 8 * 8,
+		  is_new_program(task) ? BPF_RB_FORCE_WAKEUP : wake_flags(&e, s->head.rec.seq));
 	return 0;
 }
 

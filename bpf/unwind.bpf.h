@@ -77,7 +77,7 @@ static __always_inline u64 send_stack(struct emitter *e, struct stack_scratch *s
 	s->head.end = end;
 	s->head.tgid = tgid;
 	/* A body that found no room is tried again with the next sample of this stack. */
-	if (emit_copy(e, &s->head.rec, sizeof(s->head) + 8 * (u64)nr))
+	if (emit_copy(e, &s->head.rec, sizeof(s->head) + 8 * (u64)nr, wake_flags(e, s->head.rec.seq)))
 		*slot = hash;
 	return hash;
 }

@@ -97,7 +97,9 @@ def test_python(tmp_path: Path) -> None:
 
 def test_node_with_a_perf_map(tmp_path: Path) -> None:
     node = needs("node")
-    recording = record(tmp_path / "node.data", "-F", "999", "--", node, "--perf-basic-prof", "-e", NODE_LOAD)
+    recording = record(
+        tmp_path / "node.data", "-F", "999", "--", node, "--perf-basic-prof", "-e", NODE_LOAD, cwd=tmp_path
+    )
     samples = read_samples(recording)
     jit = [name for name in names(samples) if "hotInTheLoop" in name]
     assert jit, weights(samples).most_common(5)
