@@ -14,7 +14,16 @@ from sberf.errors import UnsupportedError
 
 # The names in bpf/*.bpf.c and native/src/capture/programs.rs; the kernel keeps 15 bytes.
 PROGRAMS = ("on_sample_", "on_exec")
-MAPS = ("rings", "cpu_states", "cpu_scratch", "exec_scratch", "known_programs", "seen_stacks", "sberf_ring", "cpu_bpf.rodata")
+MAPS = (
+    "rings",
+    "cpu_states",
+    "cpu_scratch",
+    "exec_scratch",
+    "known_programs",
+    "seen_stacks",
+    "sberf_ring",
+    "cpu_bpf.rodata",
+)
 
 _SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}
 _PR_SET_CHILD_SUBREAPER = 36
