@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__ = ["Capture", "NativeError", "event_opens", "kernel_features", "recover"]
+
 class NativeError(Exception):
     """``args`` are (kind, message, hint); kind is usage, target, permission, unsupported, capture or
     recording."""
