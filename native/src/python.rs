@@ -9,7 +9,7 @@ use pyo3::types::PyDict;
 
 use crate::capture;
 use crate::error::{Error, Kind};
-use crate::finalize::{self, FileStore, NoFiles};
+use crate::finalize;
 
 create_exception!(_native, NativeError, PyException, "An error with arguments (kind, message, hint).");
 
@@ -74,14 +74,16 @@ impl Capture {
     fn finalize(&self, py: Python<'_>, output: &str) -> PyResult<String> {
         let (spool, files) =
             self.0.result().ok_or_else(|| Error::new(Kind::Usage, "the capture has not been stopped"))?;
-        write_recording(py, spool, output, files)
+        let meta = py.detach(|| finalize::finalize(spool, Path::new(output), files))?;
+        Ok(meta.to_string())
     }
 }
 
 /// Finishes the spool of a capture whose process died.
 #[pyfunction]
 fn recover(py: Python<'_>, spool: &str, output: &str) -> PyResult<String> {
-    write_recording(py, Path::new(spool), output, &NoFiles)
+    let meta = py.detach(|| finalize::recover(Path::new(spool), Path::new(output)))?;
+    Ok(meta.to_string())
 }
 
 /// Does perf_event_open() take this event for the calling thread?
@@ -94,11 +96,6 @@ fn event_opens(kind: u32, config: u64) -> bool {
 #[pyfunction]
 fn kernel_features(py: Python<'_>) -> Vec<(String, Option<i32>)> {
     py.detach(|| crate::features::probe().into_iter().map(|(name, result)| (name, result.err())).collect())
-}
-
-fn write_recording(py: Python<'_>, spool: &Path, output: &str, files: &dyn FileStore) -> PyResult<String> {
-    let meta = py.detach(|| finalize::finalize(spool, Path::new(output), files))?;
-    Ok(meta.to_string())
 }
 
 #[pymodule]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from sberf._native import recover as native_recover
@@ -30,6 +31,7 @@ def recover(spool: Path, output: Path) -> list[str]:
         place.commit()
     except OSError as error:
         raise CaptureError(f"cannot name the recording '{output}': {error.strerror}") from None
+    _remove_unfinished(spool)
     return [f"recovered {output}: {format_count(meta['rows']['samples'])} samples", *meta["warnings"]]
 
 
@@ -46,3 +48,11 @@ def _check_not_running(spool: Path) -> None:
         return
     if running:
         raise RecordingError(f"the capture that writes '{spool}' still runs", f"end it: kill -INT {pid}")
+
+
+def _remove_unfinished(spool: Path) -> None:
+    """What the killed process had begun to write of its recording."""
+    name, _, pid = spool.name.rpartition(".spool-")
+    if pid.isdecimal():
+        for begun in (f"{name}.tmp-{pid}", f".{name}.tmp-{pid}.{pid}.partial"):
+            shutil.rmtree(spool.with_name(begun), ignore_errors=True)

@@ -16,6 +16,7 @@ from tests.kernel.workloads import Workloads
 
 # A round is at most 0.25 s, and a block is written at least each second after that.
 MOST_UNWRITTEN_S = 1.3
+MOMENTS_S = [0.0, *map(random.Random(7).uniform, [0.1] * 3, [3.0] * 3)]
 
 
 def spool_of(output: Path) -> Path:
@@ -40,7 +41,7 @@ def killed_capture(
     return spool_of(output), killed_ns
 
 
-@pytest.mark.parametrize("seconds", [0.0, *(random.Random(7).uniform(0.1, 3.0) for _ in range(3))])
+@pytest.mark.parametrize("seconds", MOMENTS_S)
 def test_samples_survive_a_kill(
     workloads: Workloads, processes: Processes, tmp_path: Path, seconds: float
 ) -> None:
@@ -55,6 +56,38 @@ def test_samples_survive_a_kill(
         assert samples[-1].ts_ns > killed_ns - MOST_UNWRITTEN_S * 1e9
         assert "busy_loop" in names(samples)
     assert leftovers(output) == []
+
+
+def test_a_kill_before_the_first_sample(processes: Processes, tmp_path: Path) -> None:
+    output = tmp_path / "early.data"
+    live = processes.add(Live(output, "-a", "-F", "2000"))
+    wait_until(lambda: find_spool(output), "the spool")
+    live.process.send_signal(signal.SIGKILL)
+    live.wait()
+    run = run_sberf("recover", spool_of(output))
+    assert run.status == 0, run.err
+    assert opened(output, lossless=False).meta["recovered"] is True
+
+
+def test_a_kill_while_the_recording_is_finished(
+    workloads: Workloads, processes: Processes, tmp_path: Path
+) -> None:
+    """The spool is whole: nothing is missing, and what was half-written is removed."""
+    output = tmp_path / "late.data"
+    processes.start(workloads.build("busy"))
+    live = processes.add(Live(output, "-a", "-F", "20000"))
+    live.wait_for(r"\r +[3-9]\.\d s  ")
+    live.process.send_signal(signal.SIGINT)
+    spool = spool_of(output)
+    wait_until((spool / "footer.json").exists, "the end of the capture")
+    live.process.send_signal(signal.SIGKILL)
+    assert live.wait() == -signal.SIGKILL
+    run = run_sberf("recover", spool)
+    assert run.status == 0, run.err
+    recording = opened(output)
+    assert recording.meta["recovered"] is True
+    assert recording.meta["losses"]["dropped_by_cpu"]
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
 
 
 def test_a_spool_that_is_cut_is_recovered_up_to_the_cut(
@@ -84,7 +117,7 @@ def test_a_running_capture_is_not_recovered(processes: Processes, tmp_path: Path
 
 
 def test_what_is_no_spool(tmp_path: Path) -> None:
-    run = run_sberf("recover", tmp_path)
+    run = run_sberf("recover", tmp_path, "-o", tmp_path / "recovered.data")
     assert run.status == 1
     assert "is no spool" in run.err
 

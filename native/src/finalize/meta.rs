@@ -11,6 +11,8 @@ const MINOR: u32 = 0;
 
 /// What the finaliser itself has to tell.
 pub struct Outcome<'a> {
+    /// Not by the process that captured.
+    pub recovered: bool,
     pub counts: &'a Counts,
     pub stack_collisions: u64,
     pub refused_stacks: u64,
@@ -52,7 +54,7 @@ pub fn meta(header: &Header, footer: Option<&Footer>, outcome: &Outcome<'_>) -> 
             "max_sample_rate_after": footer.and_then(|footer| footer.max_sample_rate),
         },
         "warnings": warnings(footer, outcome),
-        "recovered": footer.is_none(),
+        "recovered": outcome.recovered,
         "rows": outcome.rows.iter().map(|(table, rows)| (table.to_string(), json!(rows))).collect::<serde_json::Map<_, _>>(),
     })
 }

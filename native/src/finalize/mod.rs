@@ -72,11 +72,20 @@ impl FileStore for NoFiles {
 /// `recording`: the spool is missing or of another version.  `usage`: `output` exists.  `capture`:
 /// it cannot be written; nothing is left of it then.
 pub fn finalize(spool: &Path, output: &Path, files: &dyn FileStore) -> Result<Value> {
+    finish(spool, output, files, false)
+}
+
+/// The same for a capture whose process has gone, and the files that it kept with it.
+pub fn recover(spool: &Path, output: &Path) -> Result<Value> {
+    finish(spool, output, &NoFiles, true)
+}
+
+fn finish(spool: &Path, output: &Path, files: &dyn FileStore, recovered: bool) -> Result<Value> {
     let header = read_header(spool)?;
     // None: the capture was killed before, or while, it was written.
     let footer: Option<Footer> = read_json(&spool.join("footer.json")).ok();
     let work = WorkDir::create(output)?;
-    let meta = write_recording(spool, &header, footer.as_ref(), work.path(), files);
+    let meta = write_recording(spool, &header, footer.as_ref(), work.path(), files, recovered);
     let meta = meta.map_err(|error| with_hint(error, spool))?;
     work.publish()?;
     Ok(meta)
@@ -88,6 +97,7 @@ fn write_recording(
     footer: Option<&Footer>,
     dir: &Path,
     files: &dyn FileStore,
+    recovered: bool,
 ) -> Result<Value> {
     let tables = dir.join("tables");
     fs::create_dir(&tables).map_err(|e| Error::io(format!("cannot create '{}'", tables.display()), &e))?;
@@ -105,6 +115,7 @@ fn write_recording(
     }
     let (processes, threads) = write_lives(&tables, &replayed.processes, header.targets.is_some())?;
     let outcome = meta::Outcome {
+        recovered: recovered || footer.is_none(),
         counts: &survey.counts,
         stack_collisions: survey.bodies.collisions,
         refused_stacks: survey.bodies.refused,

@@ -123,6 +123,18 @@ fn gaps_of_sequence_numbers_check_the_kernels_count() {
 }
 
 #[test]
+fn a_capture_that_was_killed_while_it_was_finished_is_whole() {
+    let mut spool = Spool::new();
+    spool.snapshot(&snapshot(5, 10, "ten", vec![]));
+    spool.sample(10, 10, 10, NO_USER);
+    spool.write();
+    let meta = crate::finalize::recover(&spool.path(), &spool.output()).unwrap();
+    assert_eq!(meta["recovered"], true);
+    assert_eq!(meta["rows"]["samples"], 1);
+    assert_eq!(meta["warnings"], serde_json::json!([]));
+}
+
+#[test]
 fn a_killed_capture_is_recovered() {
     let mut spool = Spool::new();
     spool.footer = None;
