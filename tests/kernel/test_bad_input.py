@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from sberf.capture.options import max_sample_rate
+from sberf.capture.events import parse_events
+from sberf.capture.options import Options, max_sample_rate
+from sberf.capture.session import Session
+from sberf.capture.targets import make_target
+from sberf.errors import TargetError
 from tests.kernel.harness import ROOT, SBERF, environment, leftovers, opened, record, run_sberf
-from tests.kernel.processes import Processes
+from tests.kernel.processes import Processes, wait_until
 from tests.kernel.workloads import Workloads
 
 CAP_HZ = max_sample_rate() or 100_000
@@ -49,6 +53,44 @@ def test_what_cannot_be_recorded(
     assert sorted(tmp_path.iterdir()) == []
 
 
+def test_a_process_that_exits_while_it_is_attached(
+    workloads: Workloads, processes: Processes, tmp_path: Path
+) -> None:
+    """It was there when the arguments were checked."""
+    busy = processes.start(workloads.build("busy"))
+    target = make_target(pids=(busy.pid,))
+    busy.end()
+    events = tuple(parse_events("cpu-clock", frequency_hz=99, period=None))
+    with pytest.raises(TargetError, match=f"process {busy.pid} exited before it could be recorded"):
+        Session(Options(target=target, events=events, output=tmp_path / "gone.data"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_zombie(processes: Processes, tmp_path: Path) -> None:
+    dead = processes.start("true", stdout=subprocess.DEVNULL)
+    wait_until(lambda: "State:\tZ" in Path(f"/proc/{dead.pid}/status").read_text(), "the zombie")
+    run = run_sberf("record", "-p", str(dead.pid), "-o", tmp_path / "dead.data")
+    assert (run.status, f"process {dead.pid} has exited" in run.err) == (1, True)
+
+
+def test_a_thread_is_no_process(workloads: Workloads, processes: Processes, tmp_path: Path) -> None:
+    threads = processes.start(workloads.build("threads"))
+    tid = threads.line().split()[1]
+    run = run_sberf("record", "-p", tid, "-o", tmp_path / "thread.data")
+    assert run.status == 1
+    assert f"{tid} is a thread of process {threads.pid}" in run.err
+    assert f"hint: give --tid {tid}, or -p {threads.pid}" in run.err
+
+
+@pytest.mark.parametrize("place", ["missing/deep.data", "file/under.data"])
+def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    run = run_sberf("record", "-a", "-d", "1", "-o", tmp_path / place)
+    assert run.status == 1
+    assert "cannot write to" in run.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_clamp_takes_the_cap(tmp_path: Path) -> None:
     run = run_sberf(
         "record", "-F", str(10 * CAP_HZ), "--clamp", "-o", tmp_path / "clamped.data", "--", "sleep", "0.01"
@@ -67,9 +109,6 @@ def test_cycles_become_a_clock_where_there_is_no_counter(tmp_path: Path) -> None
 
 
 def test_without_privileges(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    for path in (tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
     without = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
     run = run_sberf("record", "-a", "-d", "1", "-o", tmp_path / "denied.data", prefix=without)
     assert run.status == 1
