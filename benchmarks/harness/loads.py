@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -33,6 +35,7 @@ class Load:
 
     name: str
     what: str
+    ends = True  # do all processes of the work end with it?
 
     def __init__(self, directory: Path, scale: float = 1.0) -> None:
         self.directory = directory
@@ -69,6 +72,7 @@ class Load:
 class Split:
     """What the known load says of itself: its time, and the CPU time of its two functions."""
 
+    pid: int
     elapsed_s: float
     seventy_ns: int
     thirty_ns: int
@@ -93,13 +97,24 @@ class FullLoad(Load):
     def prepare(self) -> None:
         """Compile the program."""
         self.program = self.directory / "known"
-        options = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"]
+        options = ["-O2", "-no-pie", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"]
         _run(["gcc", *options, "-o", self.program, _SOURCES / "known.c"])
 
     def run(self) -> float:
         """Do the work once; return the seconds that it took."""
-        with _ended(self._start("rounds", 4000 * self.scale)) as processes:
+        with _ended(self._start("rounds", 12000 * self.scale)) as processes:
             return max(_split(process).elapsed_s for process in processes)
+
+    def function_at(self, address: int) -> str:
+        """The program's own function at an address (it is not relocated)."""
+        return next((name for begin, end, name in self._functions if begin <= address < end), "")
+
+    @cached_property
+    def _functions(self) -> list[tuple[int, int, str]]:
+        text = subprocess.run(["nm", "-S", self.program], capture_output=True, text=True, check=True).stdout
+        # 0000000000401240 0000000000000035 t seventy
+        rows = re.findall(r"^(\w{16}) (\w{16}) [tT] (\w+)$", text, re.MULTILINE)
+        return [(int(start, 16), int(start, 16) + int(size, 16), name) for start, size, name in rows]
 
     def split(self, seconds: float) -> Split:
         """Run one process for so long, and return what it says of itself."""
@@ -159,6 +174,7 @@ class Pgbench(Load):
 
     name = "pgbench"
     what = "pgbench -S with 2 clients on a private PostgreSQL server's Unix socket"
+    ends = False
 
     def prepare(self) -> None:
         """Make a database in a directory of an unprivileged user, since the server refuses root."""
@@ -253,7 +269,7 @@ def _split(process: subprocess.Popen[bytes]) -> Split:
     process.wait()
     # 5.001234 3501234567 1498765432
     elapsed_s, seventy_ns, thirty_ns = line.split()
-    return Split(float(elapsed_s), int(seventy_ns), int(thirty_ns))
+    return Split(process.pid, float(elapsed_s), int(seventy_ns), int(thirty_ns))
 
 
 def _pg_program(name: str) -> str:

@@ -33,7 +33,8 @@ def _measure(setting: Setting, load: Load) -> Iterator[Result]:
         samples, perf_samples = sberf.sample_count(), perf.sample_count()
         written, spooled = sberf.output_bytes() / samples, sberf.spool_peak_bytes / samples
         perf_written = perf.output_bytes() / perf_samples
-    note = f"{samples} samples; perf {perf_samples}"
+        lost, perf_lost = sberf.lost(), perf.lost()
+    note = f"{samples} samples, {lost} lost; perf {perf_samples}, {perf_lost} lost"
     for what, value in (
         ("recording", written),
         ("spool", spooled),

@@ -1,17 +1,22 @@
 """How much longer a fixed amount of work takes while all CPUs are sampled at 10 kHz.
 
-Each round times the work without a recorder, under ``sberf record -a -F 10000`` and under ``perf record
--a -g -F 10000`` (event cpu-clock for both), in an order that rotates from round to round.  The recorders
-are started before the work and ended after it, so that only recording is charged.  The figure is the
-median over the rounds of (time with) / (time without, in the same round) - 1.  Loads: busy processes of
-known structure on all CPUs, a gcc build, and pgbench against PostgreSQL.
+Each round does the work without a recorder, under ``sberf record -a -F 10000`` and under ``perf record -a
+-g -F 10000`` (event cpu-clock for both), in an order that rotates from round to round.  The recorders are
+started before the work and ended after it, so that only recording is charged.  The figure is the median over
+the rounds of (time with) / (time without, in the same round) - 1.  Loads: busy processes of known structure
+on all CPUs, a gcc build, and pgbench against PostgreSQL.
+
+Beside the elapsed time stands the CPU time of the work's processes (not for pgbench, whose server lives
+longer): the handlers of the samples run on it, and other processes on the machine hardly disturb it.
 """
 
 from __future__ import annotations
 
+import resource
 import statistics
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from harness.loads import LOADS, Load, LoadMissing
 from harness.recorders import Perf, Recorder, Sberf
@@ -21,42 +26,70 @@ FREQUENCY_HZ = 10_000
 _RECORDERS: tuple[type[Recorder] | None, ...] = (None, Sberf, Perf)
 
 
+@dataclass(frozen=True)
+class _Cost:
+    elapsed_s: float
+    cpu_s: float
+
+
 def measure(setting: Setting) -> Iterator[Result]:
-    """One result a load."""
+    """Elapsed time and CPU time for each load."""
     for kind in LOADS:
         with setting.directory() as directory:
             try:
                 with kind(directory, scale=setting.seconds(1.0, 0.25)) as load:
-                    yield _measure_load(setting, load)
+                    yield from _measure_load(setting, load)
             except LoadMissing as missing:
                 print(f"left out {kind.name}: {missing}", file=sys.stderr)
 
 
-def _measure_load(setting: Setting, load: Load) -> Result:
+def _measure_load(setting: Setting, load: Load) -> Iterator[Result]:
     load.run()  # fills the caches
-    times: dict[str, list[float]] = {"none": [], "sberf": [], "perf": []}
+    costs: dict[type[Recorder] | None, list[_Cost]] = {kind: [] for kind in _RECORDERS}
     for number in range(setting.rounds):
         turn = number % len(_RECORDERS)
-        for recorder in (*_RECORDERS[turn:], *_RECORDERS[:turn]):
-            times[recorder.name if recorder else "none"].append(_time(setting, load, recorder))
-    sberf, perf = (_slow_down(times[name], times["none"]) for name in ("sberf", "perf"))
-    middle, noise = statistics.median(times["none"]), statistics.pstdev(times["none"])
-    return Result(
-        f"slow-down at 10 kHz, {load.name}",
-        "%",
-        sberf,
-        perf=perf,
-        target="<= perf",
-        ok=sberf <= perf,
-        note=f"alone {middle:.2f} s, standard deviation {100 * noise / middle:.1f} %",
+        for kind in (*_RECORDERS[turn:], *_RECORDERS[:turn]):
+            costs[kind].append(_cost(setting, load, kind))
+    yield _result(
+        f"slow-down at 10 kHz, {load.name}", "time", *([c.elapsed_s for c in costs[k]] for k in _RECORDERS)
     )
+    if load.ends:
+        yield _result(
+            f"the same in CPU time, {load.name}", "CPU", *([c.cpu_s for c in costs[k]] for k in _RECORDERS)
+        )
 
 
-def _time(setting: Setting, load: Load, recorder: type[Recorder] | None) -> float:
-    if recorder is None:
-        return load.run()
-    with setting.directory() as directory, recorder(directory, FREQUENCY_HZ):
-        return load.run()
+def _cost(setting: Setting, load: Load, kind: type[Recorder] | None) -> _Cost:
+    if kind is None:
+        return _run(load)
+    with setting.directory() as directory, kind(directory, FREQUENCY_HZ):
+        return _run(load)
+
+
+def _run(load: Load) -> _Cost:
+    before_s = _children_cpu_s()
+    elapsed_s = load.run()
+    return _Cost(elapsed_s, _children_cpu_s() - before_s)
+
+
+def _children_cpu_s() -> float:
+    """Of the children that have ended: the work's processes, but not the recorder."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _result(what: str, of: str, alone: list[float], sberf: list[float], perf: list[float]) -> Result:
+    slower, perf_slower = _slow_down(sberf, alone), _slow_down(perf, alone)
+    middle = statistics.median(alone)
+    return Result(
+        what,
+        "%",
+        slower,
+        perf=perf_slower,
+        target="<= perf",
+        ok=slower <= perf_slower,
+        note=f"alone {middle:.2f} s {of}, standard deviation {100 * statistics.pstdev(alone) / middle:.1f} %",
+    )
 
 
 def _slow_down(times: list[float], alone: list[float]) -> float:

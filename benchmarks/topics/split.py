@@ -9,10 +9,11 @@ s of recording) and that truth, in percentage points, the median over the rounds
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator
 
 from harness.loads import FullLoad
-from harness.recorders import Perf, Sberf, perf_counts
+from harness.recorders import Perf, Sberf
 from harness.results import Result, Setting, spread
 
 LIMITS_POINTS = {99: 3.0, 10_000: 0.5}
@@ -45,13 +46,18 @@ def _record(
 ) -> tuple[float, float]:
     """The measured share of ``seventy``, and the true one."""
     with setting.directory() as directory:
-        with kind(directory, frequency_hz) as recorder:
-            truth = load.split(setting.seconds(10, 3)).share
-        counts = _sberf_counts(recorder) if isinstance(recorder, Sberf) else perf_counts(recorder.output)
-        return counts["seventy"] / (counts["seventy"] + counts["thirty"]), truth
+        recorder = kind(directory, frequency_hz)
+        with recorder:
+            split = load.split(setting.seconds(10, 3))
+        counts = (
+            _sberf_counts(recorder)
+            if isinstance(recorder, Sberf)
+            else _perf_counts(recorder, load, split.pid)
+        )
+        return counts["seventy"] / (counts["seventy"] + counts["thirty"]), split.share
 
 
-def _sberf_counts(recorder: Sberf) -> dict[str, int]:
+def _sberf_counts(recorder: Sberf) -> Counter[str]:
     import sberf
 
     with sberf.open(recorder.output) as recording:
@@ -59,4 +65,8 @@ def _sberf_counts(recorder: Sberf) -> dict[str, int]:
             "SELECT function, count(*) FROM samples JOIN stacks USING (stack_id)"
             " JOIN frames ON frames.frame_id = frame_ids[1] GROUP BY function"
         )
-    return dict(rows)
+    return Counter(dict(rows))
+
+
+def _perf_counts(recorder: Perf, load: FullLoad, pid: int) -> Counter[str]:
+    return Counter(load.function_at(sample.ip) for sample in recorder.data.samples if sample.pid == pid)
