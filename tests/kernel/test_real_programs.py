@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import Live, Sample, names, read_samples, record
+from tests.kernel.harness import Live, Sample, names, read_samples, record, share
 from tests.kernel.processes import Processes, wait_until
+from tests.kernel.workloads import SOURCES
 
 PYTHON_LOAD = """
 import json
@@ -58,13 +59,25 @@ def weights(samples: Iterable[Sample]) -> Counter[str]:
     return counted
 
 
+MAKEFILE = """
+UNITS = $(shell seq 40)
+lib.a: $(UNITS:%=unit%.o)
+	ar rcs $@ $^
+unit%.c: generate
+	./generate $* > $@
+%.o: %.c
+	gcc -O1 -c $< -o $@
+generate: generate.o
+	gcc -o $@ $^ -lrt
+.PRECIOUS: unit%.c
+"""
+
+
 def test_a_gcc_build(tmp_path: Path) -> None:
     """Many short processes: each has its own name, program, arguments and parents."""
-    for number in range(12):
-        body = "\n".join(f"int f{number}_{i}(int x) {{ return x * {i} + x / {i + 1}; }}" for i in range(300))
-        (tmp_path / f"unit{number}.c").write_text(body)
-    objects = " ".join(f"unit{number}.o" for number in range(12))
-    (tmp_path / "Makefile").write_text(f"lib.a: {objects}\n\tar rcs $@ $^\n%.o: %.c\n\tgcc -O2 -c $< -o $@\n")
+    for name in ("generate.c", "workload.h"):
+        shutil.copy(SOURCES / name, tmp_path)
+    (tmp_path / "Makefile").write_text(MAKEFILE)
     recording = record(tmp_path / "build.data", "-F", "4999", "--", "make", "-s", "-C", tmp_path, "-j2")
     samples = read_samples(recording)
     assert {"make", "gcc", "cc1", "as"} <= {sample.comm for sample in samples}
@@ -73,9 +86,9 @@ def test_a_gcc_build(tmp_path: Path) -> None:
         if any(Path(frame.module).name == "cc1" for frame in sample.frames):
             assert sample.comm == "cc1"
     compilers = recording.rows("SELECT cmdline, exe, end_ns FROM processes WHERE comm = 'cc1'")
-    assert len(compilers) == 12
+    assert len(compilers) == 41
     for cmdline, exe, end_ns in compilers:
-        assert "unit" in cmdline
+        assert "unit" in cmdline or "generate" in cmdline
         assert exe.endswith("/cc1")
         assert end_ns is not None
     parents = recording.rows(
@@ -85,6 +98,16 @@ def test_a_gcc_build(tmp_path: Path) -> None:
     assert parents == [("gcc",)]
     named = [frame for sample in samples for frame in sample.frames if frame.symbols == "kallsyms"]
     assert all(frame.function for frame in named)
+    exited = read_samples(recording, "p.end_ns IS NOT NULL")
+    _check_names_of_the_exited([sample for sample in exited if sample.in_user_mode])
+
+
+def _check_names_of_the_exited(in_user: list[Sample]) -> None:
+    """Each lies in a known file, and has a name where the file has a symbol table."""
+    assert share(in_user, lambda sample: sample.frames[0].kind in ("elf", "vdso")) >= 0.995
+    with_table = [sample for sample in in_user if sample.frames[0].symbols == "symtab"]
+    assert sum(sample.has("generate") for sample in with_table) > 1000
+    assert share(with_table, lambda sample: sample.functions[0] is not None) >= 0.995
 
 
 def test_python(tmp_path: Path) -> None:

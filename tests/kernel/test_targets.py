@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sberf.recording.recording import Recording
-from tests.kernel.harness import Live, Sample, names, read_samples, record, run_sberf
+from tests.kernel.harness import Live, Sample, names, read_samples, record, run_sberf, share
 from tests.kernel.processes import Processes, Started, wait_until
 from tests.kernel.workloads import Workloads
 
@@ -221,3 +221,25 @@ def test_everything(workloads: Workloads, processes: Processes, tmp_path: Path) 
     )
     assert rows == [("sleep", os.path.realpath("/bin/sleep"), "sleep 600", 0, True)]
     assert recording.rows("SELECT pid, exe FROM processes WHERE comm = 'kthreadd'") == [(2, None)]
+
+
+def test_two_captures_at_once(workloads: Workloads, processes: Processes, tmp_path: Path) -> None:
+    busy = processes.start(workloads.build("busy"))
+    lives = [
+        processes.add(Live(tmp_path / f"{name}.data", *arguments, "-F", "999"))
+        for name, arguments in (("all", ("-a",)), ("one", ("-p", str(busy.pid))))
+    ]
+    for live in lives:
+        live.wait_for_samples()
+    for live in lives:
+        samples = [sample for sample in read_samples(live.finish()) if sample.pid == busy.pid]
+        assert share(samples, lambda sample: sample.has("busy_loop")) > 0.95
+
+
+def test_reading_needs_no_privileges(workloads: Workloads, tmp_path: Path) -> None:
+    output = tmp_path / "read.data"
+    record(output, "-F", "999", "--", workloads.build("modes"), "100")
+    without = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
+    for arguments in (("report",), ("script",), ("query", "SELECT count(*) FROM samples")):
+        run = run_sberf(*arguments, "-i", output, prefix=without)
+        assert (run.status, run.err) == (0, ""), run
