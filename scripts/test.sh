@@ -33,13 +33,14 @@ step "mypy --strict" in_venv mypy
 step "import rules" in_venv lint-imports
 step "cargo fmt" in_native fmt --check
 step "build" scripts/build.sh
+# Before cargo test, which builds PyO3 in another way: the wheel takes what the build made.
+step "wheel" scripts/wheel.sh
 step "stub of the native core" in_venv python -m mypy.stubtest sberf._native
 step "tests/unit" pytest tests/unit
 step "cargo clippy" in_native clippy --release --all-targets --quiet -- -D warnings
 step "cargo test" in_native test --release --quiet
 step "tests/kernel" pytest_as_root tests/kernel
 step "tests/web" pytest tests/web
-step "wheel" scripts/wheel.sh
 step "tests/wheel" pytest_as_root tests/wheel
 
 say "all passed"
