@@ -245,14 +245,14 @@ mod tests {
 
     fn sample(n: u64) -> RawSample {
         RawSample {
-            source: (n % 7 == 0) as u8,
+            source: (n.is_multiple_of(7)) as u8,
             cpu: (n % 3) as u16 * 300,
-            seq: (n as u32 / 3).wrapping_sub(5) + u32::from(n % 11 == 0),
+            seq: (n as u32 / 3).wrapping_sub(5) + u32::from(n.is_multiple_of(11)),
             ts_ns: 5_000_000_000_000 + n * 33_000 - (n % 5) * 100_000,
-            thread: n % 400 << 32 | n % 401,
-            kernel_stack: if n % 4 == 0 { 0 } else { (n % 500).wrapping_mul(0x9e37_79b9_7f4a_7c15) },
-            user_stack: if n % 9 == 0 { 6 } else { u64::MAX - n % 300 },
-            weight: (n % 13 == 0).then_some(n << 40),
+            thread: ((n % 400) << 32) | (n % 401),
+            kernel_stack: if n.is_multiple_of(4) { 0 } else { (n % 500).wrapping_mul(0x9e37_79b9_7f4a_7c15) },
+            user_stack: if n.is_multiple_of(9) { 6 } else { u64::MAX - n % 300 },
+            weight: (n.is_multiple_of(13)).then_some(n << 40),
         }
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -78,13 +79,20 @@ def _held_by_others() -> tuple[set[int], set[int]]:
     """Programs and maps to which processes outside of this test run have descriptors."""
     programs, maps = set(), set()
     ours = {os.getpid(), *_our_descendants(dict(_parents()))}
-    for path in Path("/proc").glob("[0-9]*/fd/*"):
+    for path in _descriptors():
         if int(path.parts[2]) not in ours and "bpf" in _link(path):
             for line in _read(f"/proc/{path.parts[2]}/fdinfo/{path.name}").splitlines():
                 key, _, value = line.partition(":")
                 if key in ("prog_id", "map_id"):
                     (programs if key == "prog_id" else maps).add(int(value))
     return programs, maps
+
+
+def _descriptors() -> Iterator[Path]:
+    """``/proc/PID/fd/N`` of every process; processes end while we look."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            yield from list((process / "fd").iterdir())
 
 
 def _maps_of(descriptor: int) -> set[int]:

@@ -14,6 +14,7 @@ from tests.kernel.workloads import Workloads
 FREQUENCY_HZ = 10_000
 DURATION_S = 60
 END_S = 2.0
+CPUS = len(os.sched_getaffinity(0))
 
 
 def busy_on_every_cpu(workloads: Workloads, processes: Processes) -> None:
@@ -34,10 +35,10 @@ def test_a_minute_at_ten_kilohertz_loses_nothing(
     recording = opened(output)
     window_s = (recording.meta["window"]["end_ns"] - recording.meta["window"]["start_ns"]) / 1e9
     assert DURATION_S <= window_s < DURATION_S + 0.5
-    # What is promised of the end is counted from the end of the window: interpreters start slowly on a busy
-    # machine.
-    end_s = elapsed_s - window_s
-    assert end_s < END_S + 1.0, f"ended {end_s:.1f} s after its duration"
+    # The promise is made for a machine that our load alone keeps busy; what else runs stretches it.
+    ended_s = elapsed_s - window_s
+    strangers = max(os.getloadavg()[0] - CPUS, 0.0)
+    assert ended_s < (END_S + 1.0) * (1 + strangers / CPUS), f"ended {ended_s:.1f} s after its duration"
     # Every CPU is busy throughout, so each tick is a sample, or the kernel capped the rate and we say so.
     cap = max_sample_rate()
     assert cap is None or cap >= FREQUENCY_HZ

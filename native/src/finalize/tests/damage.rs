@@ -44,7 +44,7 @@ fn push_nonsense(spool: &mut Spool, random: &mut Random) {
             spool.stack(random.odd(), random.below(3) as u8, random.odd() as u8, &addresses[..len]);
         }
         8 => spool.round(random.below(3000)),
-        9 => spool.arguments(ms, pid as u32, "cmdline\0"),
+        9 => spool.arguments(ms, pid, "cmdline\0"),
         _ => {
             let sample = RawSample {
                 source: random.below(3) as u8,

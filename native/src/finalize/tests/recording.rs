@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::types::{Int32Type, Int64Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, RecordBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
@@ -56,7 +56,6 @@ pub struct Stack {
 #[derive(Debug, Clone)]
 pub struct Sample {
     pub ts_ns: i64,
-    pub cpu: u16,
     pub thread: u32,
     pub event: String,
     pub stack_id: u64,
@@ -223,11 +222,9 @@ impl Recording {
     }
 
     fn add_samples(&mut self, batch: &RecordBatch) {
-        let cpu = batch.column_by_name("cpu").unwrap().as_primitive::<UInt16Type>();
         for row in 0..batch.num_rows() {
             self.samples.push(Sample {
                 ts_ns: i64_at(batch, "ts_ns", row).unwrap(),
-                cpu: cpu.value(row),
                 thread: u32_at(batch, "thread_id", row).unwrap(),
                 event: text_at(batch, "event", row).unwrap(),
                 stack_id: u64_at(batch, "stack_id", row).unwrap(),
