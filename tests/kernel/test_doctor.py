@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,12 +53,18 @@ def test_says_that_two_capabilities_are_enough_and_they_are(tmp_path: Path) -> N
     assert (status, shown["works"]) == (0, True)
     assert findings["CAP_SYS_PTRACE"]["state"] == "missing"
     record = ["record", "-d", "0.1", "-a", "-o", str(tmp_path / "few.data")]
-    result = subprocess.run([*FEW_CAPABILITIES, *SBERF, *record], capture_output=True, text=True, check=False)
+    # Under sudo the recording is given to the caller, for which yet another capability would be needed.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
+    command = [*FEW_CAPABILITIES, *SBERF, *record]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
 def test_in_a_user_namespace_capabilities_do_not_count() -> None:
-    status, _, findings = _doctor("unshare", "--user", "--map-root-user")
+    enter = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no user namespace can be made here (a chroot?)")
+    status, _, findings = _doctor(*enter)
     assert status == 1
     assert findings["user namespace"]["state"] == "limited"
 
