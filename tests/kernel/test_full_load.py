@@ -28,17 +28,17 @@ def test_a_minute_at_ten_kilohertz_loses_nothing(
 ) -> None:
     busy_on_every_cpu(workloads, processes)
     output = tmp_path / "load.data"
-    started = time.monotonic()
     run = run_sberf("record", "-f", str(FREQUENCY_HZ), "-a", "-d", str(DURATION_S), "-o", output)
-    elapsed_s = time.monotonic() - started
+    ended_ns = time.monotonic_ns()
     assert run.status == 0, run.err
     recording = opened(output)
-    window_s = (recording.meta["window"]["end_ns"] - recording.meta["window"]["start_ns"]) / 1e9
+    window_s = recording.duration_ns / 1e9
     assert DURATION_S <= window_s < DURATION_S + 0.5
-    # The promise is made for a machine that our load alone keeps busy; what else runs stretches it.
-    ended_s = elapsed_s - window_s
-    strangers = max(os.getloadavg()[0] - CPUS, 0.0)
-    assert ended_s < (END_S + 1.0) * (1 + strangers / CPUS), f"ended {ended_s:.1f} s after its duration"
+    # The load goes on while the recording is finished.  The promise is made for our load alone; what else
+    # runs on the machine stretches it.
+    end_s = (ended_ns - recording.end_ns) / 1e9
+    strangers = max(os.getloadavg()[0] - 1.5 * CPUS, 0.0)
+    assert end_s < END_S * (1 + strangers / CPUS), f"ended {end_s:.1f} s after its duration"
     # Every CPU is busy throughout, so each tick is a sample, or the kernel capped the rate and we say so.
     cap = max_sample_rate()
     assert cap is None or cap >= FREQUENCY_HZ

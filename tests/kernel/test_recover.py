@@ -93,17 +93,23 @@ def test_a_kill_while_the_recording_is_finished(
 def test_a_spool_that_is_cut_is_recovered_up_to_the_cut(
     workloads: Workloads, processes: Processes, tmp_path: Path
 ) -> None:
-    output = tmp_path / "cut.data"
-    spool, _ = killed_capture(workloads, processes, output, 2.5)
-    events = spool / "events"
-    size = events.stat().st_size
-    with events.open("r+b") as file:
-        file.truncate(size * 2 // 3)
-    run = run_sberf("recover", spool)
-    assert run.status == 0, run.err
-    recording = opened(output, lossless=False)
-    assert recording.rows("SELECT count(*) > 0 FROM samples") == [(True,)]
-    assert recording.meta["warnings"]
+    """A copy that lacks the end of its last block has what lies in the blocks before."""
+    output, copy = tmp_path / "whole.data", tmp_path / "cut.data"
+    spool, _ = killed_capture(workloads, processes, output, 3.5)
+    cut = copy.with_name(f"{copy.name}.spool-1")
+    shutil.copytree(spool, cut)
+    with (cut / "events").open("r+b") as file:
+        file.truncate((spool / "events").stat().st_size - 1)
+    recordings = []
+    for path, place in ((output, spool), (copy, cut)):
+        run = run_sberf("recover", place)
+        assert run.status == 0, run.err
+        recordings.append(opened(path, lossless=False))
+    whole, before_the_cut = ([sample.ts_ns for sample in read_samples(r)] for r in recordings)
+    assert 0 < len(before_the_cut) < len(whole)
+    assert whole[: len(before_the_cut)] == before_the_cut
+    warnings = [any("cut off or damaged" in text for text in r.meta["warnings"]) for r in recordings]
+    assert warnings == [False, True]
 
 
 def test_a_running_capture_is_not_recovered(processes: Processes, tmp_path: Path) -> None:
