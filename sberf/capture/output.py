@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -74,5 +75,7 @@ def _own(directory: Path) -> None:
     user = invoking_user()
     if user is None:
         return
-    for path in (directory, *directory.rglob("*")):
-        os.chown(path, *user, follow_symlinks=False)
+    # Without CAP_CHOWN, or on a file system without owners, it stays root's: no reason to lose it.
+    with contextlib.suppress(OSError):
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, *user, follow_symlinks=False)
