@@ -39,7 +39,7 @@ def test_shares_of_a_split_program(workloads: Workloads, processes: Processes, t
 def test_a_call_chain_is_that_chain(workloads: Workloads, tmp_path: Path) -> None:
     recording = record(tmp_path / "chain.data", "-F", "2000", "--", workloads.build("chain"), "500")
     computing = [sample for sample in read_samples(recording) if sample.has("c")]
-    assert len(computing) > 900
+    assert len(computing) > 500
     assert {(sample.user_functions, sample.end) for sample in computing} == {(CHAIN, "entry")}
 
 
@@ -59,7 +59,7 @@ def test_deep_recursion(
     recursion = workloads.build("recursion")
     recording = record(tmp_path / "deep.data", "-F", "2000", *arguments, "--", recursion, str(depth), "200")
     deep = [sample for sample in read_samples(recording) if sample.has("descend") and sample.in_user_mode]
-    assert len(deep) > 350
+    assert len(deep) > 200
     below = ("main", "_start") if end == "entry" else ()
     expected = ("descend",) * (frames - len(below)) + below
     # The very first samples may see the recursion on its way down.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.kernel.workloads import Workloads
 PROGRAMS = 400
 NAMELESS = b"work_of_0000000"
 _BUILD_ID_NOTE = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def variant(image: bytes, number: int) -> bytes:
@@ -30,11 +32,13 @@ def variant(image: bytes, number: int) -> bytes:
 def run_deleted(image: bytes, directory: Path, number: int) -> int:
     """Start a variant as ``prog_NUMBER`` and delete its file once it runs."""
     path = directory / f"prog_{number}"
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o755)
-    os.write(descriptor, variant(image, number))
-    os.close(descriptor)
-    # posix_spawn returns after the exec.
-    pid = os.posix_spawn(path, [path, str(10 + number % 41)], {})
+    # Another thread's child would hold the descriptor until its exec, and a file that is open for writing
+    # cannot be run.  posix_spawn returns after the exec.
+    with _ONE_AT_A_TIME:
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o755)
+        os.write(descriptor, variant(image, number))
+        os.close(descriptor)
+        pid = os.posix_spawn(path, [path, str(10 + number % 41)], {})
     path.unlink()
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
