@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import Live, Sample, read_samples
+from tests.kernel.harness import Live, Sample, read_samples, run_sberf
 from tests.kernel.processes import Processes, Started
 from tests.kernel.workloads import Workloads
 
@@ -106,3 +106,20 @@ def test_a_map_in_a_container(workloads: Workloads, processes: Processes, tmp_pa
     assert in_generated_code(samples) == {("generated_loop", "jit", "perf-map")}
     [process] = {sample.process_id for sample in samples}
     assert recording.rows(f"SELECT ns_pid FROM processes WHERE process_id = {process}") == [(1,)]
+
+
+def test_hostile_names_in_a_map(start: Start, processes: Processes, tmp_path: Path) -> None:
+    """Lines that make no sense are left out, names that try something are shown as what they are."""
+    jit, path = start(NOBODY)
+    address, size, _ = path.read_text().split()
+    hostile = b"\x1b[31mLazy:<script>\xff\xfe;x"
+    junk = b"zz 10 no_number\nffffffffffffffff ffffffffffffffff wraps\n10\n\n" + b"a" * 100_000 + b"\n"
+    path.write_bytes(junk + f"{address} {size} ".encode() + hostile + b"\n" + b"\0" * 4096)
+    output = tmp_path / "hostile.data"
+    samples = record_run(jit, processes, output)
+    expected = "\x1b[31mLazy:<script>\\xff\\xfe;x"
+    assert in_generated_code(samples) == {(expected, "jit", "perf-map")}
+    for arguments in (("report",), ("script",), ("script", "--folded")):
+        shown = run_sberf(*arguments, "-i", output).out
+        assert "\x1b" not in shown
+        assert "[31mLazy:<script>" in shown
