@@ -30,8 +30,9 @@ def variant(image: bytes, number: int) -> bytes:
 
 
 def run_deleted(image: bytes, directory: Path, number: int) -> int:
-    """Start a variant as ``prog_NUMBER`` and delete its file once it runs."""
-    path = directory / f"prog_{number}"
+    """Start a variant as ``prog_NUMBER``; once it runs, delete its file or put another build there."""
+    path, other = directory / f"prog_{number}", directory / f"other_{number}"
+    other.write_bytes(variant(image, number + PROGRAMS))
     # Another thread's child would hold the descriptor until its exec, and a file that is open for writing
     # cannot be run.  posix_spawn returns after the exec.
     with _ONE_AT_A_TIME:
@@ -40,6 +41,8 @@ def run_deleted(image: bytes, directory: Path, number: int) -> int:
         os.close(descriptor)
         pid = os.posix_spawn(path, [path, str(10 + number % 41)], {})
     path.unlink()
+    if number % 2:
+        other.rename(path)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
