@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -35,7 +36,6 @@ class Load:
 
     name: str
     what: str
-    ends = True  # do all processes of the work end with it?
 
     def __init__(self, directory: Path, scale: float = 1.0) -> None:
         self.directory = directory
@@ -61,6 +61,11 @@ class Load:
     def run(self) -> float:
         """Do the work once; return the seconds that it took."""
         raise NotImplementedError
+
+    def cpu_s(self) -> float:
+        """CPU time of the work's processes that have ended so far, seconds."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
 
     @contextmanager
     def background(self) -> Iterator[None]:
@@ -102,7 +107,7 @@ class FullLoad(Load):
 
     def run(self) -> float:
         """Do the work once; return the seconds that it took."""
-        with _ended(self._start("rounds", 12000 * self.scale)) as processes:
+        with _ended(self._start("rounds", 30000 * self.scale)) as processes:
             return max(_split(process).elapsed_s for process in processes)
 
     def function_at(self, address: int) -> str:
@@ -174,7 +179,6 @@ class Pgbench(Load):
 
     name = "pgbench"
     what = "pgbench -S with 2 clients on a private PostgreSQL server's Unix socket"
-    ends = False
 
     def prepare(self) -> None:
         """Make a database in a directory of an unprivileged user, since the server refuses root."""
@@ -198,7 +202,7 @@ class Pgbench(Load):
             "shared_buffers=64MB",
         ]
         log = self._stack.enter_context((self.directory / "postgres.log").open("wb"))
-        process = subprocess.Popen(
+        self._server = process = subprocess.Popen(
             _text([*self._as_user, server, "-D", data, *options]),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -207,12 +211,30 @@ class Pgbench(Load):
         self._stack.callback(_shut_down, process)
         _until_connected(process, home)
         _run([*self._client, "-i", "-q", "-s", 5, "postgres"])
+        self._until_idle()
 
     def run(self) -> float:
         """Do the work once; return the seconds that it took."""
         started = time.monotonic()
         _run([*self._client, "-n", "-S", "-c", 2, "-j", 1, "-t", round(40000 * self.scale), "postgres"])
-        return time.monotonic() - started
+        elapsed_s = time.monotonic() - started
+        self._until_idle()
+        return elapsed_s
+
+    def cpu_s(self) -> float:
+        """CPU time of pgbench and of the server processes that served it."""
+        # proc(5): utime, stime, cutime and cstime are the fields 14 to 17, the name may hold blanks
+        fields = Path(f"/proc/{self._server.pid}/stat").read_text().rpartition(") ")[2].split()
+        return super().cpu_s() + (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+    def _until_idle(self) -> None:
+        """Wait until the server has reaped the processes that served the clients."""
+        deadline = time.monotonic() + _SERVER_START_S
+        serving = ["pgrep", "-P", str(self._server.pid), "-f", "bench postgres"]
+        while subprocess.run(serving, stdout=subprocess.DEVNULL, check=False).returncode == 0:
+            if time.monotonic() > deadline:
+                raise LoadMissing("PostgreSQL's processes outlive their clients")
+            time.sleep(0.01)
 
     @contextmanager
     def background(self) -> Iterator[None]:

@@ -6,13 +6,12 @@ started before the work and ended after it, so that only recording is charged.  
 the rounds of (time with) / (time without, in the same round) - 1.  Loads: busy processes of known structure
 on all CPUs, a gcc build, and pgbench against PostgreSQL.
 
-Beside the elapsed time stands the CPU time of the work's processes (not for pgbench, whose server lives
-longer): the handlers of the samples run on it, and other processes on the machine hardly disturb it.
+Beside the elapsed time stands the CPU time of the work's processes: the handlers of the samples run on it,
+and other processes on the machine hardly disturb it.
 """
 
 from __future__ import annotations
 
-import resource
 import statistics
 import sys
 from collections.abc import Iterator
@@ -50,13 +49,12 @@ def _measure_load(setting: Setting, load: Load) -> Iterator[Result]:
         turn = number % len(_RECORDERS)
         for kind in (*_RECORDERS[turn:], *_RECORDERS[:turn]):
             costs[kind].append(_cost(setting, load, kind))
-    yield _result(
-        f"slow-down at 10 kHz, {load.name}", "time", *([c.elapsed_s for c in costs[k]] for k in _RECORDERS)
-    )
-    if load.ends:
-        yield _result(
-            f"the same in CPU time, {load.name}", "CPU", *([c.cpu_s for c in costs[k]] for k in _RECORDERS)
-        )
+    for what, of in (
+        (f"slow-down at 10 kHz, {load.name}", "elapsed_s"),
+        (f"the same in CPU time, {load.name}", "cpu_s"),
+    ):
+        alone, sberf, perf = ([getattr(cost, of) for cost in costs[kind]] for kind in _RECORDERS)
+        yield _result(what, alone, sberf, perf)
 
 
 def _cost(setting: Setting, load: Load, kind: type[Recorder] | None) -> _Cost:
@@ -67,18 +65,12 @@ def _cost(setting: Setting, load: Load, kind: type[Recorder] | None) -> _Cost:
 
 
 def _run(load: Load) -> _Cost:
-    before_s = _children_cpu_s()
+    before_s = load.cpu_s()
     elapsed_s = load.run()
-    return _Cost(elapsed_s, _children_cpu_s() - before_s)
+    return _Cost(elapsed_s, load.cpu_s() - before_s)  # the recorder has not ended, so it is not in there
 
 
-def _children_cpu_s() -> float:
-    """Of the children that have ended: the work's processes, but not the recorder."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _result(what: str, of: str, alone: list[float], sberf: list[float], perf: list[float]) -> Result:
+def _result(what: str, alone: list[float], sberf: list[float], perf: list[float]) -> Result:
     slower, perf_slower = _slow_down(sberf, alone), _slow_down(perf, alone)
     middle = statistics.median(alone)
     return Result(
@@ -88,7 +80,7 @@ def _result(what: str, of: str, alone: list[float], sberf: list[float], perf: li
         perf=perf_slower,
         target="<= perf",
         ok=slower <= perf_slower,
-        note=f"alone {middle:.2f} s {of}, standard deviation {100 * statistics.pstdev(alone) / middle:.1f} %",
+        note=f"alone {middle:.2f} s, standard deviation {100 * statistics.pstdev(alone) / middle:.1f} %",
     )
 
 
