@@ -31,8 +31,9 @@ static __always_inline bool in_exec(struct task_struct *task)
 	return bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD(task, in_execve);
 }
 
-static __always_inline u64 sampled_user_stack(struct emitter *e, struct bpf_perf_event_data *ctx,
-					      struct stack_scratch *s, u32 tgid, bool in_user)
+static __always_inline void sampled_user_stack(struct emitter *e, struct bpf_perf_event_data *ctx,
+					       struct stack_scratch *s, u32 tgid, bool in_user,
+					       struct user_stack *user)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct user_regs regs;
@@ -40,31 +41,35 @@ static __always_inline u64 sampled_user_stack(struct emitter *e, struct bpf_perf
 
 	if (in_user) {
 		regs_of_context(&ctx->regs, &regs);
-		return user_stack(e, &regs, s, tgid);
+	} else {
+		user->callers = 1 + SBERF_END_KERNEL_THREAD;
+		if (task->flags & PF_KTHREAD || !task->mm)
+			return;
+		/* Half-way through an exec the registers are the old program's, the memory is the new one's. */
+		user->callers = 1 + SBERF_END_NO_REGISTERS;
+		task_regs = in_exec(task) ? NULL : (struct pt_regs *)bpf_task_pt_regs(task);
+		if (!task_regs)
+			return;
+		regs_of_task(task_regs, &regs);
 	}
-	if (task->flags & PF_KTHREAD || !task->mm)
-		return 1 + SBERF_END_KERNEL_THREAD;
-	/* Half-way through an exec the registers are those of the old program, the memory is the new one's. */
-	task_regs = in_exec(task) ? NULL : (struct pt_regs *)bpf_task_pt_regs(task);
-	if (!task_regs)
-		return 1 + SBERF_END_NO_REGISTERS;
-	regs_of_task(task_regs, &regs);
-	return user_stack(e, &regs, s, tgid);
+	user->ip = regs.ip;
+	user->callers = user_callers(e, &regs, s, tgid);
 }
 
 static __always_inline void fill_sample(struct emitter *e, struct sberf_sample *sample, u8 type, u8 source,
-					u64 pid_tgid, u64 kernel, u64 user)
+					u64 pid_tgid, u64 kernel, const struct user_stack *user)
 {
 	record_init(e, &sample->rec, type, source);
 	sample->ts_ns = bpf_ktime_get_ns();
 	sample->tgid = pid_tgid >> 32;
 	sample->tid = (u32)pid_tgid;
+	sample->user_ip = user->ip;
 	sample->kernel_stack = kernel;
-	sample->user_stack = user;
+	sample->user_callers = user->callers;
 }
 
 static __always_inline void emit_sample(struct emitter *e, u8 source, u64 weight, u64 pid_tgid, u64 kernel,
-					u64 user)
+					const struct user_stack *user)
 {
 	struct sberf_sample_weighted *weighted;
 	struct sberf_sample *sample;
@@ -89,9 +94,10 @@ static __always_inline int on_sample(struct bpf_perf_event_data *ctx, u8 source)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	bool in_user = context_is_user(&ctx->regs);
-	u64 kernel = 0, user = 1 + SBERF_END_NOT_ASKED;
+	struct user_stack user = { .callers = 1 + SBERF_END_NOT_ASKED };
 	struct stack_scratch *scratch;
 	struct emitter e;
+	u64 kernel = 0;
 	u32 zero = 0;
 
 	if (!in_chosen_cgroup())
@@ -102,8 +108,8 @@ static __always_inline int on_sample(struct bpf_perf_event_data *ctx, u8 source)
 	if (sources[source].kernel && !in_user)
 		kernel = kernel_stack(&e, ctx, scratch, pid_tgid >> 32);
 	if (sources[source].user)
-		user = sampled_user_stack(&e, ctx, scratch, pid_tgid >> 32, in_user);
-	emit_sample(&e, source, ctx->sample_period, pid_tgid, kernel, user);
+		sampled_user_stack(&e, ctx, scratch, pid_tgid >> 32, in_user, &user);
+	emit_sample(&e, source, ctx->sample_period, pid_tgid, kernel, &user);
 	return 0;
 }
 

@@ -46,24 +46,28 @@ struct sberf_record {
 	unsigned int seq;     /* per CPU, counts every record that was attempted */
 };
 
-/* 40 bytes */
+/*
+ * 48 bytes.  The user stack comes in two parts: where the thread was, and who called that.  Most stacks
+ * differ from another one in the first part alone.
+ */
 struct sberf_sample {
 	struct sberf_record rec;
 	unsigned long long ts_ns; /* CLOCK_MONOTONIC */
 	unsigned int tgid;
 	unsigned int tid;
+	unsigned long long user_ip; /* 0: there is no user stack */
 	unsigned long long kernel_stack; /* hash of a SBERF_STACK_KERNEL body; 0: none */
-	unsigned long long user_stack;   /* hash of a SBERF_STACK_USER body; below 256: no
+	unsigned long long user_callers; /* hash of a SBERF_STACK_USER body; below 256: no
 					  * body, the value is 1 + enum sberf_stack_end */
 };
 
-/* 48 bytes */
+/* 56 bytes */
 struct sberf_sample_weighted {
 	struct sberf_sample sample;
 	unsigned long long weight; /* in the event's unit: ns, faults, cycles ... */
 };
 
-/* 24 bytes, then nr addresses of 8 bytes, leaf first */
+/* 24 bytes, then nr addresses of 8 bytes, leaf first; of a user stack the callers, that is all but the leaf */
 struct sberf_stack {
 	struct sberf_record rec;
 	unsigned long long hash; /* over the addresses, the kind and the end; never below 256 */
@@ -83,8 +87,8 @@ struct sberf_exec {
 
 _Static_assert(sizeof(struct sberf_exec) == 24, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_record) == 8, "native/src/wire.rs");
-_Static_assert(sizeof(struct sberf_sample) == 40, "native/src/wire.rs");
-_Static_assert(sizeof(struct sberf_sample_weighted) == 48, "native/src/wire.rs");
+_Static_assert(sizeof(struct sberf_sample) == 48, "native/src/wire.rs");
+_Static_assert(sizeof(struct sberf_sample_weighted) == 56, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_stack) == 24, "native/src/wire.rs");
 
 #endif

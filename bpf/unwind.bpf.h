@@ -20,7 +20,7 @@ const volatile u32 max_kernel_frames = 127;
 #define SEEN_SLOTS (1 << 17)
 /* Frames that kernels without bpf_loop (before 5.17) can walk: their verifier unrolls the loop. */
 #define MAX_UNROLLED_FRAMES 127
-/* Values of sberf_sample.user_stack below this are 1 + enum sberf_stack_end. */
+/* Values of sberf_sample.user_callers below this are 1 + enum sberf_stack_end. */
 #define FIRST_STACK_HASH 256
 
 #define PF_KTHREAD 0x00200000
@@ -45,6 +45,12 @@ struct stack_scratch {
 struct user_regs {
 	u64 ip, sp, fp;
 	bool is_32bit;
+};
+
+/* As struct sberf_sample has it. */
+struct user_stack {
+	u64 ip;
+	u64 callers;
 };
 
 static __always_inline u64 hash_step(u64 hash, u64 word)
@@ -129,7 +135,8 @@ static long walk_frame(u64 index, void *ctx)
 		w->end = SBERF_END_ENTRY;
 		return 1;
 	}
-	if (nr >= max_user_frames || nr >= SBERF_MAX_USER_FRAMES) {
+	/* The leaf is a frame too. */
+	if (nr + 1 >= max_user_frames || nr >= SBERF_MAX_USER_FRAMES) {
 		w->end = SBERF_END_DEPTH_LIMIT;
 		return 1;
 	}
@@ -164,21 +171,19 @@ static long walk_frame(u64 index, void *ctx)
 	return 0;
 }
 
-/* Walks the user stack that `regs` belong to; returns its hash. */
-static __always_inline u64 user_stack(struct emitter *e, const struct user_regs *regs, struct stack_scratch *s,
-				      u32 tgid)
+/* Walks the user stack that `regs` belong to; returns the hash of the callers. */
+static __always_inline u64 user_callers(struct emitter *e, const struct user_regs *regs,
+					struct stack_scratch *s, u32 tgid)
 {
 	struct walk w = {
 		.scratch = s,
 		.fp = regs->fp,
 		.lowest_fp = regs->sp,
-		.nr = 1,
+		.hash = 2,
 		.end = SBERF_END_DEPTH_LIMIT,
 		.is_32bit = regs->is_32bit,
 	};
 
-	s->addresses[0] = regs->ip;
-	w.hash = hash_step(2, regs->ip);
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
 		bpf_loop(SBERF_MAX_USER_FRAMES + 1, walk_frame, &w, 0);
 	} else {

@@ -1,11 +1,12 @@
-//! The form in which samples lie in the spool: about 8 bytes in the place of 40.
+//! The form in which samples lie in the spool: about 8 bytes in the place of 48.
 //!
 //! Samples repeat what was there shortly before: the thread, the stacks, the CPU, a sequence number one
 //! higher, a time a little later.  A general compressor finds that too, but costs more CPU time than
 //! all the rest of the drain thread.  An encoded sample:
-//! `{u8 flags; [u8 source]; [varint cpu]; [zigzag seq]; zigzag ts; thread; [stack kernel]; stack user;
-//! [varint weight]}`, where a thread or stack is one byte that names a slot of a small table of what
-//! was there before, or the value itself.  The tables begin empty in each block.
+//! `{u8 flags; [u8 source]; [varint cpu]; [zigzag seq]; zigzag ts; thread; [stack kernel]; stack callers;
+//! zigzag ip; [varint weight]}`, where a thread or stack is one byte that names a slot of a small table of
+//! what was there before, or the value itself; the user's ip is the difference to what it was below the
+//! same callers.  The tables begin empty in each block.
 
 use crate::wire::{RawSample, SAMPLE_LEN};
 
@@ -15,7 +16,7 @@ const NEXT_SEQ: u8 = 1 << 2;
 const KNOWN_THREAD: u8 = 1 << 3;
 const NO_KERNEL_STACK: u8 = 1 << 4;
 const KNOWN_KERNEL_STACK: u8 = 1 << 5;
-const KNOWN_USER_STACK: u8 = 1 << 6;
+const KNOWN_USER_CALLERS: u8 = 1 << 6;
 const WEIGHTED: u8 = 1 << 7;
 
 const SLOTS: usize = 256;
@@ -31,11 +32,13 @@ struct Context {
     last: Vec<(u32, u64)>,
     threads: [u64; SLOTS],
     stacks: [u64; SLOTS],
+    /// The last ip below the callers in each slot.
+    ips: [u64; SLOTS],
 }
 
 impl Context {
     fn new() -> Self {
-        Self { source: 0, cpu: 0, last: Vec::new(), threads: [0; SLOTS], stacks: [0; SLOTS] }
+        Self { source: 0, cpu: 0, last: Vec::new(), threads: [0; SLOTS], stacks: [0; SLOTS], ips: [0; SLOTS] }
     }
 
     fn reset(&mut self) {
@@ -43,6 +46,11 @@ impl Context {
         self.last.clear();
         self.threads.fill(0);
         self.stacks.fill(0);
+        self.ips.fill(0);
+    }
+
+    fn last_ip(&mut self, callers: u64) -> &mut u64 {
+        &mut self.ips[slot_of(callers)]
     }
 
     fn last_of(&mut self, cpu: u16) -> &mut (u32, u64) {
@@ -81,7 +89,11 @@ impl Encoder {
     }
 
     pub fn push(&mut self, sample: &RawSample) {
-        let mut bytes = Bytes { buf: [0; MAX_LEN], len: 1 };
+        // In place: reading single bytes back as a whole stalls the processor.
+        let begin = self.out.len();
+        self.out.resize(begin + MAX_LEN, 0);
+        let buf = self.out[begin..].as_mut_array().expect("just resized");
+        let mut bytes = Bytes { buf, len: 1 };
         let context = &mut *self.context;
         let mut flags = 0;
         if sample.source == context.source {
@@ -112,27 +124,28 @@ impl Encoder {
         } else if bytes.value(sample.kernel_stack, &mut context.stacks) {
             flags |= KNOWN_KERNEL_STACK;
         }
-        if bytes.value(sample.user_stack, &mut context.stacks) {
-            flags |= KNOWN_USER_STACK;
+        if bytes.value(sample.user_callers, &mut context.stacks) {
+            flags |= KNOWN_USER_CALLERS;
         }
+        let last_ip = context.last_ip(sample.user_callers);
+        bytes.zigzag(sample.user_ip.wrapping_sub(*last_ip) as i64);
+        *last_ip = sample.user_ip;
         if let Some(weight) = sample.weight {
             flags |= WEIGHTED;
             bytes.varint(weight);
         }
         bytes.buf[0] = flags;
-        // A copy of a fixed length is a few instructions, one of a varying length a call.
-        let len = self.out.len() + bytes.len;
-        self.out.extend_from_slice(&bytes.buf);
-        self.out.truncate(len);
+        let len = bytes.len;
+        self.out.truncate(begin + len);
     }
 }
 
-struct Bytes {
-    buf: [u8; MAX_LEN],
+struct Bytes<'a> {
+    buf: &'a mut [u8; MAX_LEN],
     len: usize,
 }
 
-impl Bytes {
+impl Bytes<'_> {
     fn push(&mut self, byte: u8) {
         self.buf[self.len] = byte;
         self.len += 1;
@@ -197,10 +210,13 @@ impl Source<'_> {
             0 => self.value(flags & KNOWN_KERNEL_STACK != 0, &mut context.stacks)?,
             _ => 0,
         };
-        let user_stack = self.value(flags & KNOWN_USER_STACK != 0, &mut context.stacks)?;
+        let user_callers = self.value(flags & KNOWN_USER_CALLERS != 0, &mut context.stacks)?;
+        let last_ip = context.last_ip(user_callers);
+        *last_ip = last_ip.wrapping_add(self.zigzag()? as u64);
+        let user_ip = *last_ip;
         let weight = if flags & WEIGHTED != 0 { Some(self.varint()?) } else { None };
         let (source, cpu) = (context.source, context.cpu);
-        Some(RawSample { source, cpu, seq, ts_ns, thread, kernel_stack, user_stack, weight })
+        Some(RawSample { source, cpu, seq, ts_ns, thread, user_ip, kernel_stack, user_callers, weight })
     }
 
     fn byte(&mut self) -> Option<u8> {
@@ -251,7 +267,8 @@ mod tests {
             ts_ns: 5_000_000_000_000 + n * 33_000 - (n % 5) * 100_000,
             thread: ((n % 400) << 32) | (n % 401),
             kernel_stack: if n.is_multiple_of(4) { 0 } else { (n % 500).wrapping_mul(0x9e37_79b9_7f4a_7c15) },
-            user_stack: if n.is_multiple_of(9) { 6 } else { u64::MAX - n % 300 },
+            user_ip: if n.is_multiple_of(17) { u64::MAX } else { 0x7f00_0000_0000 + n % 9000 },
+            user_callers: if n.is_multiple_of(9) { 6 } else { u64::MAX - n % 300 },
             weight: (n.is_multiple_of(13)).then_some(n << 40),
         }
     }
@@ -285,12 +302,13 @@ mod tests {
                 ts_ns,
                 thread: 9,
                 kernel_stack: 0,
-                user_stack: 77,
+                user_ip: 0x5555_0000 + u64::from(n % 20),
+                user_callers: 77,
                 weight: None,
             };
             encoder.push(&steady);
         }
-        assert!(encoder.bytes().len() < 1000 * 7);
+        assert!(encoder.bytes().len() < 1000 * 8);
     }
 
     #[test]

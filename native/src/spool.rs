@@ -17,7 +17,7 @@ use crate::compact::{self, Encoder};
 use crate::wire::RawSample;
 
 pub const FORMAT: &str = "sberf-spool";
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SBLK");
 const HEADER_LEN: usize = 24;
@@ -253,7 +253,8 @@ mod tests {
             ts_ns: 3,
             thread: 4,
             kernel_stack: 0,
-            user_stack: 6,
+            user_ip: 0,
+            user_callers: 6,
             weight: None,
         };
         let dir = tempfile::tempdir().unwrap();

@@ -14,8 +14,8 @@ const PROCESS: u8 = 65;
 const ROUND: u8 = 66;
 
 const RECORD_LEN: usize = 8;
-pub const SAMPLE_LEN: usize = 40;
-pub const SAMPLE_WEIGHTED_LEN: usize = 48;
+pub const SAMPLE_LEN: usize = 48;
+pub const SAMPLE_WEIGHTED_LEN: usize = 56;
 const STACK_LEN: usize = 24;
 const EXEC_LEN: usize = 24;
 
@@ -66,13 +66,15 @@ pub struct Sample {
     pub ts_ns: u64,
     pub tgid: u32,
     pub tid: u32,
+    /// Where the thread was; `user_callers` are those above it.
+    pub user_ip: u64,
     pub kernel_stack: u64,
-    pub user_stack: u64,
+    pub user_callers: u64,
     /// None: the event's configured period.
     pub weight: Option<u64>,
 }
 
-/// The addresses of one distinct stack, sent once.
+/// The addresses of one distinct kernel stack, or of the callers in a user stack; sent once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StackBody<'a> {
     pub cpu: u16,
@@ -92,9 +94,9 @@ impl<'a> StackBody<'a> {
     }
 }
 
-/// The stack end that a user-stack value without a body stands for.
-pub fn end_without_body(user_stack: u64) -> Option<u8> {
-    let end = user_stack.checked_sub(1)?;
+/// The stack end that a value of `user_callers` without a body stands for.
+pub fn end_without_body(user_callers: u64) -> Option<u8> {
+    let end = user_callers.checked_sub(1)?;
     (end < STACK_ENDS.len() as u64).then_some(end as u8)
 }
 
@@ -154,8 +156,9 @@ pub struct RawSample {
     pub ts_ns: u64,
     /// tgid and tid, as eight bytes of the record.
     pub thread: u64,
+    pub user_ip: u64,
     pub kernel_stack: u64,
-    pub user_stack: u64,
+    pub user_callers: u64,
     pub weight: Option<u64>,
 }
 
@@ -173,8 +176,9 @@ impl RawSample {
             seq: u32_at(record, 4),
             ts_ns: u64_at(record, 8),
             thread: u64_at(record, 16),
-            kernel_stack: u64_at(record, 24),
-            user_stack: u64_at(record, 32),
+            user_ip: u64_at(record, 24),
+            kernel_stack: u64_at(record, 32),
+            user_callers: u64_at(record, 40),
             weight,
         })
     }
@@ -185,7 +189,7 @@ impl RawSample {
         out.extend_from_slice(&[kind, self.source]);
         out.extend_from_slice(&self.cpu.to_ne_bytes());
         out.extend_from_slice(&self.seq.to_ne_bytes());
-        for word in [self.ts_ns, self.thread, self.kernel_stack, self.user_stack] {
+        for word in [self.ts_ns, self.thread, self.user_ip, self.kernel_stack, self.user_callers] {
             out.extend_from_slice(&word.to_ne_bytes());
         }
         if let Some(weight) = self.weight {
@@ -283,8 +287,9 @@ fn sample(b: &[u8], weight: Option<u64>) -> Sample {
         ts_ns: u64_at(b, 8),
         tgid: u32_at(b, 16),
         tid: u32_at(b, 20),
-        kernel_stack: u64_at(b, 24),
-        user_stack: u64_at(b, 32),
+        user_ip: u64_at(b, 24),
+        kernel_stack: u64_at(b, 32),
+        user_callers: u64_at(b, 40),
         weight,
     }
 }

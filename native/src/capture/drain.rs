@@ -1,20 +1,20 @@
 //! The drain thread: moves raw records from the rings to the spool.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::clock::monotonic_ns;
 use super::keeper;
+use super::ring::Ring;
 use super::sideband::SideBand;
 use crate::error::describe;
 use crate::perf_record::{self, SideBody};
@@ -23,21 +23,22 @@ use crate::wire::{self, MappedFile, RawSample};
 
 /// Rounds are at most this far apart, so a kill loses no more and the live line stays fresh.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
-/// Rounds that the side-band causes are at least this far apart while new files are mapped: they may be
-/// deleted at once.
-const MIN_GATHER: Duration = Duration::from_millis(5);
-/// The same while the files are known: a busy build maps the same ones thousands of times a second.
-const MAX_GATHER: Duration = Duration::from_millis(80);
+/// The round after one that told of new files: more of them follow, and they may be deleted at once.
+/// Then each is `BACK_OFF` times as far away, until they are `ROUND_INTERVAL` apart again.
+const NEWS_INTERVAL: Duration = Duration::from_millis(10);
+const BACK_OFF: u32 = 5;
 /// Files and processes that are remembered as known; then the memory begins anew.
 const MAX_KNOWN: usize = 1 << 16;
 /// What is pending reaches the file at least so often.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// Records taken from the rings before the spool is looked after.
-const BATCH: usize = 4096;
+/// Bytes taken from a ring before the next one and the spool are looked after.
+const BATCH_LEN: u64 = 256 << 10;
 /// PID_MAX_LIMIT of include/linux/threads.h.
 const MAX_PIDS: usize = 4 << 20;
 /// Batches in a round: producers that never pause must not keep it from ending.
 const MAX_BATCHES: usize = 256;
+/// Wake-ups taken at once; more of them begin the next round.
+const MAX_WAKEUPS: usize = 64;
 
 /// What the live line shows; written by the drain thread, read by anyone.
 #[derive(Default)]
@@ -65,7 +66,7 @@ impl Stats {
 /// Everything that the thread owns.
 pub struct Drain {
     pub sidebands: Vec<SideBand>,
-    pub rings: Vec<MapHandle>,
+    pub rings: Vec<Ring>,
     pub ring_bytes: u64,
     pub spool: File,
     pub stats: Arc<Stats>,
@@ -83,11 +84,11 @@ pub struct StopSignal {
 }
 
 impl StopSignal {
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         // SAFETY: no pointers; the result is checked.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
-            return Err(std::io::Error::last_os_error());
+            return Err(io::Error::last_os_error());
         }
         // SAFETY: the kernel has just returned this descriptor.
         Ok(Self { flag: AtomicBool::new(false), event: unsafe { OwnedFd::from_raw_fd(fd) } })
@@ -116,8 +117,12 @@ struct Inbox {
 }
 
 impl Inbox {
+    fn new(spool: SpoolWriter<File>) -> Self {
+        let processes = PidSet::default();
+        Self { spool, samples: 0, round_bytes: 0, first_sample_ns: 0, processes, last_tgid: u32::MAX }
+    }
+
     fn push(&mut self, record: &[u8]) {
-        self.round_bytes += record.len() as u64;
         let Some(sample) = RawSample::read(record) else {
             self.spool.buffer().extend_from_slice(record);
             return;
@@ -159,45 +164,38 @@ impl PidSet {
 impl Drain {
     /// Runs until the stop signal, then drains what is left.
     pub fn run(mut self) {
-        let inbox = RefCell::new(Inbox {
-            spool: SpoolWriter::new(self.spool.try_clone().expect("a descriptor can be duplicated")),
-            samples: 0,
-            round_bytes: 0,
-            first_sample_ns: 0,
-            processes: PidSet::default(),
-            last_tgid: u32::MAX,
-        });
-        let rings = std::mem::take(&mut self.rings);
-        let ring_buffer = match open_rings(&rings, &inbox) {
-            Ok(ring_buffer) => ring_buffer,
-            Err(error) => return self.stats.set_error(format!("cannot map the ring buffers: {error}")),
+        let file = self.spool.try_clone().expect("a descriptor can be duplicated");
+        let mut inbox = Inbox::new(SpoolWriter::new(file));
+        let wakeups = match Wakeups::new(&self.sidebands, &self.rings, &self.stop) {
+            Ok(wakeups) => wakeups,
+            Err(error) => {
+                return self.stats.set_error(format!("cannot wait for events: {}", describe(&error)));
+            }
         };
-        let poll = Poll::new(&self.sidebands, ring_buffer.epoll_fd(), &self.stop);
         let mut flushed = Instant::now();
-        let mut gather = MIN_GATHER;
+        let mut interval = NEWS_INTERVAL;
         loop {
             // Read before the round: what was written before the signal is drained by this round.
             let stopping = self.stop.is_raised();
-            let news = self.round(&ring_buffer, &inbox);
-            gather = if news { MIN_GATHER } else { MAX_GATHER.min(2 * gather) };
+            let news = self.round(&mut inbox);
+            interval = if news { NEWS_INTERVAL } else { ROUND_INTERVAL.min(BACK_OFF * interval) };
             if stopping || self.stats.error().is_some() {
                 break;
             }
             let due = flushed.elapsed() >= FLUSH_INTERVAL;
-            self.write(&inbox, due);
+            self.write(&mut inbox, due);
             if due {
                 flushed = Instant::now();
             }
-            poll.wait(gather);
+            wakeups.wait(interval);
         }
-        self.finish(&inbox);
+        self.finish(inbox);
     }
 
     /// Ends the keeper, takes what it still has to say, and completes the spool.
-    fn finish(self, inbox: &RefCell<Inbox>) {
+    fn finish(self, mut inbox: Inbox) {
         let Self { code, from_keeper, stats, .. } = self;
         drop(code);
-        let inbox = &mut *inbox.borrow_mut();
         while let Ok(record) = from_keeper.recv() {
             inbox.spool.buffer().extend_from_slice(&record);
         }
@@ -210,22 +208,27 @@ impl Drain {
     }
 
     /// Empties all rings once; was a file mapped that nobody knew?
-    fn round(&mut self, rings: &RingBuffer<'_>, inbox: &RefCell<Inbox>) -> bool {
+    fn round(&mut self, inbox: &mut Inbox) -> bool {
         let round_ns = monotonic_ns();
-        inbox.borrow_mut().round_bytes = 0;
+        inbox.round_bytes = 0;
         let news = self.drain_sidebands(inbox);
         for _ in 0..MAX_BATCHES {
-            if rings.consume_raw_n(BATCH) < BATCH as i32 {
+            let mut more = false;
+            for ring in &mut self.rings {
+                let len = ring.consume(BATCH_LEN, |record| inbox.push(record));
+                inbox.round_bytes += len;
+                more |= len >= BATCH_LEN;
+            }
+            if !more {
                 break;
             }
             self.write(inbox, false);
         }
-        let mut inbox = inbox.borrow_mut();
         while let Ok(record) = self.from_keeper.try_recv() {
             inbox.spool.buffer().extend_from_slice(&record);
         }
         wire::push_round(inbox.spool.buffer(), round_ns);
-        self.publish(&inbox);
+        self.publish(inbox);
         news
     }
 
@@ -239,16 +242,15 @@ impl Drain {
         stats.first_sample_ns.store(inbox.first_sample_ns, Ordering::Relaxed);
     }
 
-    fn write(&self, inbox: &RefCell<Inbox>, now: bool) {
-        let spool = &mut inbox.borrow_mut().spool;
+    fn write(&self, inbox: &mut Inbox, now: bool) {
+        let spool = &mut inbox.spool;
         if let Err(error) = if now { spool.flush() } else { spool.flush_if_full() } {
             self.stats.set_error(spool_error(&error));
         }
     }
 
-    fn drain_sidebands(&mut self, inbox: &RefCell<Inbox>) -> bool {
-        let out = &mut *inbox.borrow_mut();
-        let out = out.spool.buffer();
+    fn drain_sidebands(&mut self, inbox: &mut Inbox) -> bool {
+        let out = inbox.spool.buffer();
         let (mut news, followed, code) = (false, &mut self.followed, &mut self.code);
         for sideband in &mut self.sidebands {
             let cpu = sideband.cpu;
@@ -264,7 +266,7 @@ impl Drain {
     }
 }
 
-fn spool_error(error: &std::io::Error) -> String {
+fn spool_error(error: &io::Error) -> String {
     format!("cannot write the spool: {}", describe(error))
 }
 
@@ -287,7 +289,7 @@ impl NewCode {
         let Some(record) = perf_record::parse(bytes) else { return false };
         let mapped = match record.body {
             SideBody::Other => return false,
-            SideBody::Mmap { pid, start, end, file, raw_path, .. } if self.is_new(pid, &file) => {
+            SideBody::Mmap { pid, start, end, file, raw_path, .. } if self.is_new(pid, &file, raw_path) => {
                 Some(keeper::Mapped { pid: pid as i32, start, end, file, raw_path: raw_path.to_vec() })
             }
             SideBody::Comm { pid, exec: true, .. } => {
@@ -305,15 +307,15 @@ impl NewCode {
         news
     }
 
-    fn is_new(&mut self, pid: u32, file: &MappedFile) -> bool {
+    fn is_new(&mut self, pid: u32, file: &MappedFile, raw_path: &[u8]) -> bool {
         if self.files.len() + self.generating.len() > MAX_KNOWN {
             self.files.clear();
             self.generating.clear();
         }
         match &file.build_id {
             Some(build_id) => self.files.insert(xxh3_64_with_seed(file.path.as_bytes(), xxh3_64(build_id))),
-            None if file.inode.is_none() => self.generating.insert(pid),
-            None => true,
+            None if keeper::is_generated(raw_path) => self.generating.insert(pid),
+            None => keeper::is_file(raw_path), // [vdso] and the like are none
         }
     }
 }
@@ -388,42 +390,43 @@ fn fork_of(bytes: &[u8]) -> Option<(u64, u32, u32)> {
     }
 }
 
-fn open_rings<'a>(rings: &'a [MapHandle], inbox: &'a RefCell<Inbox>) -> libbpf_rs::Result<RingBuffer<'a>> {
-    let mut builder = RingBufferBuilder::new();
-    for ring in rings {
-        builder.add(ring, |record: &[u8]| {
-            inbox.borrow_mut().push(record);
-            0
-        })?;
+/// What ends the wait for the next round early: a ring that fills, a program that was never run before
+/// (bpf/exec.bpf.h), the stop signal.
+struct Wakeups(OwnedFd);
+
+impl Wakeups {
+    fn new(sidebands: &[SideBand], rings: &[Ring], stop: &StopSignal) -> io::Result<Self> {
+        // SAFETY: no pointers; the result is checked.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just returned this descriptor.
+        let wakeups = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        for fd in sidebands.iter().map(SideBand::fd).chain(rings.iter().map(Ring::fd)) {
+            // Edge-triggered: a BPF ring is "readable" when it holds a single record.
+            wakeups.add(fd, libc::EPOLLIN | libc::EPOLLET)?;
+        }
+        wakeups.add(stop.event.as_raw_fd(), libc::EPOLLIN)?;
+        Ok(wakeups)
     }
-    builder.build()
-}
 
-/// Waits for the side-band, a ring that fills, the stop signal, or the next round.
-struct Poll {
-    fds: Vec<libc::pollfd>,
-}
-
-impl Poll {
-    fn new(sidebands: &[SideBand], rings: i32, stop: &StopSignal) -> Self {
-        let fds = sidebands.iter().map(SideBand::fd).chain([rings, stop.event.as_raw_fd()]);
-        Self { fds: fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect() }
-    }
-
-    /// `gather`: how long the side-band alone may be left waiting.
-    fn wait(&self, gather: Duration) {
-        let mut fds = self.fds.clone();
-        let started = Instant::now();
-        poll(&mut fds, ROUND_INTERVAL);
-        let others = fds.len() - 2;
-        let only_sideband = fds[others..].iter().all(|fd| fd.revents == 0);
-        if only_sideband && let Some(left) = gather.checked_sub(started.elapsed()) {
-            poll(&mut fds[others..], left);
+    fn add(&self, fd: RawFd, events: i32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: 0 };
+        // SAFETY: both descriptors are open, and `event` is a whole structure.
+        match unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
-}
 
-fn poll(fds: &mut [libc::pollfd], timeout: Duration) {
-    // SAFETY: `fds` is a live array of that many elements.
-    unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as _, timeout.as_millis() as i32) };
+    fn wait(&self, timeout: Duration) {
+        const EMPTY: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
+        let mut events = [EMPTY; MAX_WAKEUPS];
+        // SAFETY: `events` is a live array of that many elements.  A signal only begins a round early.
+        unsafe {
+            let (room, timeout) = (events.len() as i32, timeout.as_millis() as i32);
+            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, timeout)
+        };
+    }
 }

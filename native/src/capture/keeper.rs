@@ -216,13 +216,13 @@ fn receive(events: &Receiver<Mapped>, waiting: Duration) -> Result<Mapped, RecvT
 }
 
 /// Does the mapping have a file that can be opened?
-fn is_file(raw_path: &[u8]) -> bool {
+pub fn is_file(raw_path: &[u8]) -> bool {
     raw_path.starts_with(b"/") && !is_generated(raw_path) && !raw_path.starts_with(b"/dev/zero")
 }
 
 /// Memory that a program fills with code of its own: `//anon` is the side-band's name, none that of
 /// /proc/PID/maps.
-fn is_generated(raw_path: &[u8]) -> bool {
+pub fn is_generated(raw_path: &[u8]) -> bool {
     raw_path.is_empty()
         || raw_path.starts_with(b"//anon")
         || raw_path.starts_with(b"[anon")

@@ -8,6 +8,7 @@ mod options;
 mod perf;
 mod procfs;
 mod programs;
+mod ring;
 mod sideband;
 
 use std::fs;
@@ -30,6 +31,7 @@ use options::TargetKind;
 use perf::{Event, Place};
 use procfs::BootClock;
 use programs::Programs;
+use ring::Ring;
 use sideband::SideBand;
 
 /// Side-band rings of all CPUs together; each has at most MAX_SIDEBAND_BYTES.
@@ -99,7 +101,7 @@ impl Capture {
         let keeper = spawn("sberf-keeper", move || keeper.run(&events_of_keeper, scan, &scan_flag))?;
         let drain = Drain {
             ring_bytes: programs.ring_bytes * programs.rings.len() as u64,
-            rings: clone_maps(&programs)?,
+            rings: map_rings(&programs)?,
             sidebands,
             spool,
             stats: Arc::clone(&stats),
@@ -225,7 +227,8 @@ fn open_sidebands(cpus: &[u16]) -> Result<Vec<SideBand>> {
     let per_cpu = (SIDEBAND_BYTES / cpus.len()).clamp(MIN_SIDEBAND_BYTES, MAX_SIDEBAND_BYTES);
     let per_cpu = 1usize << per_cpu.ilog2();
     let open = |&cpu: &u16| {
-        let event = perf::open_sideband(cpu).map_err(|e| perf::explain("dummy", Place::Cpu(cpu), &e))?;
+        let event =
+            perf::open_sideband(cpu, per_cpu / 4).map_err(|e| perf::explain("dummy", Place::Cpu(cpu), &e))?;
         let sideband = SideBand::new(cpu, event, per_cpu).map_err(|e| {
             Error::io("cannot map a perf ring", &e)
                 .hint("give CAP_IPC_LOCK, or raise kernel.perf_event_mlock_kb")
@@ -369,9 +372,13 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
 }
 
-fn clone_maps(programs: &Programs) -> Result<Vec<libbpf_rs::MapHandle>> {
-    let clones = programs.rings.iter().map(libbpf_rs::MapHandle::try_from).collect::<libbpf_rs::Result<_>>();
-    clones.map_err(|e| Error::new(Kind::Capture, format!("cannot share a ring buffer: {e}")))
+fn map_rings(programs: &Programs) -> Result<Vec<Ring>> {
+    let map = |ring| {
+        let ring = libbpf_rs::MapHandle::try_from(ring).map_err(std::io::Error::other)?;
+        Ring::new(ring, programs.ring_bytes as usize)
+    };
+    let rings = programs.rings.iter().map(map).collect::<std::io::Result<_>>();
+    rings.map_err(|e| Error::io("cannot map a ring buffer", &e))
 }
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {

@@ -85,8 +85,9 @@ pub fn event_opens(kind: u32, config: u64) -> bool {
     open(&mut attr, Place::Task(0)).is_ok()
 }
 
-/// Opens the side-band of `cpu`: exec mappings, names, forks and exits of every process there.
-pub fn open_sideband(cpu: u16) -> io::Result<Event> {
+/// Opens the side-band of `cpu`: exec mappings, names, forks and exits of every process there.  Its
+/// reader is woken each time that another `wake_at_bytes` were written.
+pub fn open_sideband(cpu: u16, wake_at_bytes: usize) -> io::Result<Event> {
     let dummy = u64::from(bindings::PERF_COUNT_SW_DUMMY);
     let mut attr = new_attr(bindings::PERF_TYPE_SOFTWARE, dummy);
     attr.set_mmap(1);
@@ -97,7 +98,7 @@ pub fn open_sideband(cpu: u16) -> io::Result<Event> {
     attr.set_task(1);
     attr.set_ksymbol(1);
     attr.set_watermark(1);
-    attr.wakeup_watermark = 1;
+    attr.wakeup_watermark = wake_at_bytes as u32;
     open(&mut attr, Place::Cpu(cpu))
 }
 

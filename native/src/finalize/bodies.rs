@@ -8,7 +8,7 @@ use crate::wire::{STACK_ENDS, StackBody};
 /// 512 MiB of addresses; a crafted spool cannot make us keep more.
 const MAX_ADDRESSES: usize = 64 << 20;
 
-/// The addresses of one stack, leaf first.
+/// The addresses of one kernel stack or of a user stack's callers, leaf first.
 pub struct Body<'a> {
     pub addresses: &'a [u64],
     /// Index into [`STACK_ENDS`].

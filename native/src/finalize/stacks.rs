@@ -55,6 +55,16 @@ struct Part {
     end: u8,
 }
 
+/// What a stack is made of, as samples have it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    kernel: u64,
+    /// Of the address space; 0 where there is no user stack.
+    version: u64,
+    user_ip: u64,
+    user_callers: u64,
+}
+
 /// What a sample's stack is.
 #[derive(Clone, Copy)]
 pub struct Resolved {
@@ -68,11 +78,10 @@ pub struct Stacks<'a> {
     /// Rows for the `stacks` table; the caller takes them now and then.
     pub rows: StackRows,
     known: HashSet<u64, ahash::RandomState>,
-    /// By kernel hash, address-space version and user hash.
-    whole: FastMap<(u64, u64, u64), Resolved>,
+    whole: FastMap<Key, Resolved>,
     kernel: FastMap<u64, Part>,
-    /// By address-space version and user hash.
-    user: FastMap<(u64, u64), Part>,
+    /// By address-space version and hash.
+    callers: FastMap<(u64, u64), Part>,
     frames: Vec<u32>,
     hashed: Vec<u8>,
 }
@@ -85,7 +94,7 @@ impl<'a> Stacks<'a> {
             known: HashSet::default(),
             whole: FastMap::default(),
             kernel: FastMap::default(),
-            user: FastMap::default(),
+            callers: FastMap::default(),
             frames: Vec::new(),
             hashed: Vec::new(),
         }
@@ -93,17 +102,19 @@ impl<'a> Stacks<'a> {
 
     /// The stack of a sample; a new one is added to [`Self::rows`].
     pub fn resolve(&mut self, sample: &Sample, code: &mut impl Resolve) -> Resolved {
-        let version = if sample.user_stack < FIRST_HASH { 0 } else { code.version() };
-        let key = (sample.kernel_stack, version, sample.user_stack);
+        let version = if sample.user_callers < FIRST_HASH { 0 } else { code.version() };
+        let &Sample { kernel_stack: kernel, user_ip, user_callers, .. } = sample;
+        let key = Key { kernel, version, user_ip, user_callers };
         if let Some(&resolved) = self.whole.get(&key) {
             return resolved;
         }
         if self.whole.len() >= MAX_CACHED_STACKS || self.frames.len() >= MAX_CACHED_FRAMES {
             self.forget();
         }
-        let kernel = self.kernel_part(sample.kernel_stack, code);
-        let user = self.user_part(version, sample.user_stack, code);
-        let resolved = self.join(kernel, user, code);
+        let kernel = self.kernel_part(kernel, code);
+        let leaf = (user_callers >= FIRST_HASH).then(|| code.user_frame(user_ip, false));
+        let callers = self.callers_part(version, user_callers, code);
+        let resolved = self.join(kernel, leaf, callers, code);
         self.whole.insert(key, resolved);
         resolved
     }
@@ -112,54 +123,57 @@ impl<'a> Stacks<'a> {
     pub fn forget(&mut self) {
         self.whole.clear();
         self.kernel.clear();
-        self.user.clear();
+        self.callers.clear();
         self.frames.clear();
     }
 
+    /// Only the leaf's address is where the code is; those above are where it returns to.
     fn kernel_part(&mut self, hash: u64, code: &mut impl Resolve) -> Part {
         if let Some(&part) = self.kernel.get(&hash) {
             return part;
         }
         let part = match self.bodies.get(hash, false) {
-            _ if hash == 0 => self.part(&[], 0, |_, _| 0),
-            Some(body) => self.part(body.addresses, body.end, |a, is_return| code.kernel_frame(a, is_return)),
-            None => self.part(&[], LOST, |_, _| 0),
+            _ if hash == 0 => self.part([].into_iter(), 0),
+            Some(body) => {
+                let frame = |(depth, &address)| code.kernel_frame(address, depth > 0);
+                self.part(body.addresses.iter().enumerate().map(frame), body.end)
+            }
+            None => self.part([].into_iter(), LOST),
         };
         self.kernel.insert(hash, part);
         part
     }
 
-    fn user_part(&mut self, version: u64, hash: u64, code: &mut impl Resolve) -> Part {
+    fn callers_part(&mut self, version: u64, hash: u64, code: &mut impl Resolve) -> Part {
         if hash < FIRST_HASH {
-            return self.part(&[], wire::end_without_body(hash).unwrap_or(LOST), |_, _| 0);
+            return self.part([].into_iter(), wire::end_without_body(hash).unwrap_or(LOST));
         }
-        if let Some(&part) = self.user.get(&(version, hash)) {
+        if let Some(&part) = self.callers.get(&(version, hash)) {
             return part;
         }
         let part = match self.bodies.get(hash, true) {
             Some(body) => {
                 let code_len = code_len(body.addresses, code);
                 let end = if code_len < body.addresses.len() { BAD_FRAME_POINTER } else { body.end };
-                self.part(&body.addresses[..code_len], end, |a, is_return| code.user_frame(a, is_return))
+                self.part(body.addresses[..code_len].iter().map(|&a| code.user_frame(a, true)), end)
             }
-            None => self.part(&[], LOST, |_, _| 0),
+            None => self.part([].into_iter(), LOST),
         };
-        self.user.insert((version, hash), part);
+        self.callers.insert((version, hash), part);
         part
     }
 
-    /// Only the leaf's address is where the code is; those above are where it returns to.
-    fn part(&mut self, addresses: &[u64], end: u8, mut frame: impl FnMut(u64, bool) -> u32) -> Part {
+    fn part(&mut self, frames: impl Iterator<Item = u32>, end: u8) -> Part {
         let start = self.frames.len() as u32;
-        self.frames.extend(addresses.iter().enumerate().map(|(depth, &address)| frame(address, depth > 0)));
+        self.frames.extend(frames);
         Part { start, len: self.frames.len() as u32 - start, end }
     }
 
-    fn join(&mut self, kernel: Part, user: Part, code: &impl Resolve) -> Resolved {
-        let lost = kernel.end == LOST || user.end == LOST;
-        let end = if lost { LOST } else { user.end };
+    fn join(&mut self, kernel: Part, leaf: Option<u32>, callers: Part, code: &impl Resolve) -> Resolved {
+        let lost = kernel.end == LOST || callers.end == LOST;
+        let end = if lost { LOST } else { callers.end };
         let slice = |part: Part| &self.frames[part.start as usize..(part.start + part.len) as usize];
-        let frames = [slice(kernel), slice(user)];
+        let frames = [slice(kernel), leaf.as_slice(), slice(callers)];
         self.hashed.clear();
         for &frame in frames.into_iter().flatten() {
             self.hashed.extend_from_slice(&code.identity(frame).to_le_bytes());
@@ -169,18 +183,15 @@ impl<'a> Stacks<'a> {
         if self.known.insert(stack_id) {
             self.rows.ids.push(stack_id);
             self.rows.ends.push(end);
-            self.rows.lens.push(kernel.len + user.len);
+            self.rows.lens.push(frames.iter().map(|part| part.len() as u32).sum());
             frames.into_iter().for_each(|part| self.rows.frames.extend_from_slice(part));
         }
         Resolved { stack_id, lost }
     }
 }
 
-/// How much of a user stack is code: where a function uses the frame pointer as an ordinary register
-/// the walk ends among other data, and what it took for return addresses there is none.
-fn code_len(addresses: &[u64], code: &impl Resolve) -> usize {
-    let is_code = |&address: &u64| code.may_be_code(address.wrapping_sub(1));
-    let callers = addresses.get(1..).unwrap_or_default();
-    let last = callers.iter().rposition(is_code).map_or(0, |at| at + 1);
-    addresses.len().min(last + 1)
+/// How many of a user stack's callers are code: where a function uses the frame pointer as an ordinary
+/// register the walk ends among other data, and what it took for return addresses there is none.
+fn code_len(callers: &[u64], code: &impl Resolve) -> usize {
+    callers.iter().rposition(|&address| code.may_be_code(address.wrapping_sub(1))).map_or(0, |at| at + 1)
 }

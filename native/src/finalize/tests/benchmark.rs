@@ -73,6 +73,8 @@ fn fill(spool: &mut Spool, samples: u64) {
             spool.user_stack(10_000 + stack, &calls(stack).map(site).collect::<Vec<_>>());
         }
         let in_kernel = random.below(4) == 0;
+        let (user_ip, user_callers) =
+            if random.below(50) == 0 { (0, NO_USER) } else { spool.parts_of(10_000 + stack) };
         let pid = 1000 + process;
         let ts_ns = at(10) + n / CPUS * INTERVAL_NS + random.below(5_000);
         let seq = spool.sequence(cpu);
@@ -83,7 +85,8 @@ fn fill(spool: &mut Spool, samples: u64) {
             ts_ns,
             thread: pid | pid << 32,
             kernel_stack: if in_kernel { 1000 + (7 * stack + random.below(4)) % KERNEL_STACKS } else { 0 },
-            user_stack: if random.below(50) == 0 { NO_USER } else { 10_000 + stack },
+            user_ip,
+            user_callers,
             weight: None,
         });
         if n % 5_000 == 0 {

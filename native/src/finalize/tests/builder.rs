@@ -1,5 +1,6 @@
 //! Builds spools, record by record, as a capture would write them.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,8 @@ pub struct Spool {
     pub footer: Option<Footer>,
     writer: SpoolWriter<File>,
     sequences: Vec<u32>,
+    /// The first addresses of the user stacks, by their hash.
+    leaves: HashMap<u64, u64>,
 }
 
 impl Spool {
@@ -35,7 +38,14 @@ impl Spool {
         fs::create_dir(dir.path().join("spool")).unwrap();
         let writer = SpoolWriter::new(File::create(dir.path().join("spool/events")).unwrap());
         let footer = Footer { start_ns: BEGIN_NS, end_ns: BEGIN_NS + 1000 * MS, ..Footer::default() };
-        Self { dir, header: header(), footer: Some(footer), writer, sequences: vec![0; 1024] }
+        Self {
+            dir,
+            header: header(),
+            footer: Some(footer),
+            writer,
+            sequences: vec![0; 1024],
+            leaves: HashMap::new(),
+        }
     }
 
     /// Recorded on the running kernel, whose symbols then take most of the test's time.
@@ -66,6 +76,7 @@ impl Spool {
 
     pub fn sample_on(&mut self, cpu: u16, ms: u64, pid: u32, tid: u32, kernel_stack: u64, user_stack: u64) {
         let seq = self.sequence(cpu);
+        let (user_ip, user_callers) = self.parts_of(user_stack);
         let mut thread = [0; 8];
         thread[..4].copy_from_slice(&pid.to_ne_bytes());
         thread[4..].copy_from_slice(&tid.to_ne_bytes());
@@ -75,8 +86,9 @@ impl Spool {
             seq,
             ts_ns: at(ms),
             thread: u64::from_ne_bytes(thread),
+            user_ip,
             kernel_stack,
-            user_stack,
+            user_callers,
             weight: None,
         });
     }
@@ -90,12 +102,24 @@ impl Spool {
         self.stack(hash, 1, 0, addresses);
     }
 
+    /// A sample's ip and callers for a stack that was given as a whole.
+    pub fn parts_of(&self, user_stack: u64) -> (u64, u64) {
+        (self.leaves.get(&user_stack).copied().unwrap_or(0), user_stack)
+    }
+
     pub fn kernel_stack(&mut self, hash: u64, addresses: &[u64]) {
         self.stack(hash, 0, 0, addresses);
     }
 
     pub fn stack(&mut self, hash: u64, kind: u8, end: u8, addresses: &[u64]) {
         let seq = self.sequence(0);
+        let addresses = match addresses {
+            [leaf, callers @ ..] if kind == 1 => {
+                self.leaves.insert(hash, *leaf);
+                callers
+            }
+            _ => addresses,
+        };
         let out = self.writer.buffer();
         out.extend_from_slice(&[3, 0, 0, 0]);
         out.extend_from_slice(&seq.to_ne_bytes());

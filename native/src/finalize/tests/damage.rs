@@ -53,7 +53,8 @@ fn push_nonsense(spool: &mut Spool, random: &mut Random) {
                 ts_ns: if random.below(30) == 0 { random.odd() } else { at(ms) },
                 thread: random.odd() | random.odd() << 32,
                 kernel_stack: random.odd(),
-                user_stack: random.odd(),
+                user_ip: random.odd(),
+                user_callers: random.odd(),
                 weight: (random.below(3) == 0).then(|| random.odd()),
             };
             spool.push(&sample);
