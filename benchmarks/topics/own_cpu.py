@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from harness.loads import Build, FullLoad, Load
+from harness.loads import LOADS, Load
 from harness.recorders import Perf, Recorder, Sberf
 from harness.results import Result, Setting, spread
 
@@ -21,7 +21,7 @@ _SETTLE_S = 1.0
 
 def measure(setting: Setting) -> Iterator[Result]:
     """One result a load and frequency."""
-    for kind in (FullLoad, Build):
+    for kind in LOADS:
         with setting.directory() as directory, kind(directory) as load:
             for frequency_hz in (10_000, 99):
                 yield _measure(setting, load, frequency_hz)

@@ -21,8 +21,8 @@ const WEIGHTED: u8 = 1 << 7;
 
 const SLOTS: usize = 256;
 
-/// The most that one encoded sample takes.
-const MAX_LEN: usize = 64;
+/// Room for one encoded sample, which takes at most 65 bytes, and for a word that reaches beyond its end.
+const MAX_LEN: usize = 80;
 
 /// What encoder and decoder both know of the samples so far.
 struct Context {
@@ -140,6 +140,11 @@ impl Encoder {
     }
 }
 
+fn varint_len(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    if bits > 56 { 9 } else { bits.div_ceil(7) }
+}
+
 struct Bytes<'a> {
     buf: &'a mut [u8; MAX_LEN],
     len: usize,
@@ -151,12 +156,19 @@ impl Bytes<'_> {
         self.len += 1;
     }
 
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.push(value as u8);
+    /// `n` bytes, the lowest `n - 1` bits zero and then a one, above it 7 * n bits of the value; nine bytes
+    /// are a zero and the value.  Unlike LEB128 it needs no loop, whose end no processor can foresee.
+    fn varint(&mut self, value: u64) {
+        let len = varint_len(value);
+        let (word, at) = match len {
+            9 => {
+                self.buf[self.len] = 0;
+                (value, self.len + 1)
+            }
+            _ => ((value << 1 | 1) << (len - 1), self.len),
+        };
+        self.buf[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        self.len += len;
     }
 
     fn zigzag(&mut self, value: i64) {
@@ -226,15 +238,16 @@ impl Source<'_> {
     }
 
     fn varint(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
+        let len = self.0.first()?.trailing_zeros() as usize + 1;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        let mut word = [0; 8];
+        if let Some((_, bytes)) = bytes.split_first().filter(|_| len == 9) {
+            word.copy_from_slice(bytes);
+            return Some(u64::from_le_bytes(word));
         }
-        None
+        word[..len].copy_from_slice(bytes);
+        Some(u64::from_le_bytes(word) >> len)
     }
 
     fn zigzag(&mut self) -> Option<i64> {
@@ -288,6 +301,19 @@ mod tests {
         encoder.push(&sample(1));
         let mut again = Vec::new();
         assert_eq!(decode(encoder.bytes(), 1, &mut again), Some(()));
+    }
+
+    #[test]
+    fn numbers_of_every_length_come_back() {
+        let mut buf = [0; MAX_LEN];
+        for value in (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit]).chain([u64::MAX]) {
+            let mut bytes = Bytes { buf: &mut buf, len: 0 };
+            bytes.varint(value);
+            let len = bytes.len;
+            let mut source = Source(&buf[..len]);
+            assert_eq!((source.varint(), source.0.len()), (Some(value), 0));
+            assert_eq!(Source(&buf[..len - 1]).varint(), None);
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! `PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_CPU`, so each record ends with
 //! `{u32 pid, u32 tid, u64 time, u32 cpu, u32 res}`.  Layouts: perf_event_open(2).
 
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
 use crate::wire::{Inode, MappedFile, u16_at, u32_at, u64_at};
 
 const HEADER_LEN: usize = 8;
@@ -21,6 +23,8 @@ const MISC_COMM_EXEC: u16 = 1 << 13;
 const MISC_MMAP_BUILD_ID: u16 = 1 << 14;
 const KSYMBOL_UNREGISTER: u16 = 1;
 const PROT_EXEC: u32 = 4;
+/// Where the build-id lies in the payload of a mmap2 record: `{u8 n; u8 pad[3]; u8 build_id[20]}`.
+const MMAP2_BUILD_ID: usize = 32;
 
 /// One side-band record and when it was written (CLOCK_MONOTONIC).
 #[derive(Debug, PartialEq)]
@@ -104,6 +108,16 @@ pub fn parse(record: &[u8]) -> Option<SideRecord<'_>> {
         _ => SideBody::Other,
     };
     Some(SideRecord { ts_ns: u64_at(id, 8), body })
+}
+
+/// A hash of the build-id and the path in a record of a new executable mapping, None for all others: known
+/// without the record being parsed.
+pub fn file_identity(record: &[u8]) -> Option<u64> {
+    let file = record.get(HEADER_LEN + MMAP2_BUILD_ID..record.len().checked_sub(SAMPLE_ID_LEN)?)?;
+    let (build_id, rest) = file.split_at_checked(24)?;
+    let is_code = rest.len() > 8 && u32_at(rest, 0) & PROT_EXEC != 0;
+    let wanted = u32_at(record, 0) == MMAP2 && u16_at(record, 4) & MISC_MMAP_BUILD_ID != 0 && is_code;
+    wanted.then(|| xxh3_64_with_seed(&rest[8..], xxh3_64(build_id)))
 }
 
 /// `{u32 pid, tid; u64 addr, len, pgoff; union {u32 maj, min; u64 ino, gen} | {u8 n; u8 pad[3];

@@ -10,8 +10,6 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
-
 use super::clock::monotonic_ns;
 use super::keeper;
 use super::ring::Ring;
@@ -19,7 +17,7 @@ use super::sideband::SideBand;
 use crate::error::describe;
 use crate::perf_record::{self, SideBody};
 use crate::spool::SpoolWriter;
-use crate::wire::{self, MappedFile, RawSample};
+use crate::wire::{self, RawSample};
 
 /// Rounds are at most this far apart, so a kill loses no more and the live line stays fresh.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
@@ -273,23 +271,30 @@ fn spool_error(error: &io::Error) -> String {
 /// Tells the keeper of code that it has not seen yet.
 pub struct NewCode {
     to_keeper: SyncSender<keeper::Mapped>,
-    /// Hashes of files whose identity a build-id makes certain.
-    files: HashSet<u64>,
+    /// Of files whose identity a build-id makes certain: `perf_record::file_identity`.
+    files: HashSet<u64, ahash::RandomState>,
     /// Processes with code that they generated.
     generating: HashSet<u32>,
 }
 
 impl NewCode {
     pub fn new(to_keeper: SyncSender<keeper::Mapped>) -> Self {
-        Self { to_keeper, files: HashSet::new(), generating: HashSet::new() }
+        Self { to_keeper, files: HashSet::default(), generating: HashSet::new() }
     }
 
     /// Spools a side-band record; does it tell of a file that nobody knew?
     fn forward(&mut self, cpu: u16, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        let identity = perf_record::file_identity(bytes);
+        if identity.is_some_and(|identity| self.files.contains(&identity)) {
+            wire::push_perf(out, cpu, bytes); // most of what a busy build maps
+            return false;
+        }
         let Some(record) = perf_record::parse(bytes) else { return false };
         let mapped = match record.body {
             SideBody::Other => return false,
-            SideBody::Mmap { pid, start, end, file, raw_path, .. } if self.is_new(pid, &file, raw_path) => {
+            SideBody::Mmap { pid, start, end, file, raw_path, .. }
+                if self.is_new(pid, identity, raw_path) =>
+            {
                 Some(keeper::Mapped { pid: pid as i32, start, end, file, raw_path: raw_path.to_vec() })
             }
             SideBody::Comm { pid, exec: true, .. } => {
@@ -307,13 +312,13 @@ impl NewCode {
         news
     }
 
-    fn is_new(&mut self, pid: u32, file: &MappedFile, raw_path: &[u8]) -> bool {
+    fn is_new(&mut self, pid: u32, identity: Option<u64>, raw_path: &[u8]) -> bool {
         if self.files.len() + self.generating.len() > MAX_KNOWN {
             self.files.clear();
             self.generating.clear();
         }
-        match &file.build_id {
-            Some(build_id) => self.files.insert(xxh3_64_with_seed(file.path.as_bytes(), xxh3_64(build_id))),
+        match identity {
+            Some(identity) => self.files.insert(identity),
             None if keeper::is_generated(raw_path) => self.generating.insert(pid),
             None => keeper::is_file(raw_path), // [vdso] and the like are none
         }
