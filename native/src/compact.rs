@@ -92,7 +92,7 @@ impl Encoder {
         // In place: reading single bytes back as a whole stalls the processor.
         let begin = self.out.len();
         self.out.resize(begin + MAX_LEN, 0);
-        let buf = self.out[begin..].as_mut_array().expect("just resized");
+        let buf = self.out[begin..].first_chunk_mut().expect("just resized");
         let mut bytes = Bytes { buf, len: 1 };
         let context = &mut *self.context;
         let mut flags = 0;
