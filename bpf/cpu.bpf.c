@@ -53,7 +53,7 @@ static __always_inline void sampled_user_stack(struct emitter *e, struct bpf_per
 		regs_of_task(task_regs, &regs);
 	}
 	user->ip = regs.ip;
-	user->callers = user_callers(e, &regs, s, tgid);
+	user->callers = user_callers(e, &regs, s, task, tgid);
 }
 
 static __always_inline void fill_sample(struct emitter *e, struct sberf_sample *sample, u8 type, u8 source,

@@ -19,6 +19,7 @@ enum sberf_record_type {
 	SBERF_SAMPLE_WEIGHTED = 2, /* struct sberf_sample_weighted */
 	SBERF_STACK = 3,           /* struct sberf_stack and its addresses */
 	SBERF_EXEC = 4,            /* struct sberf_exec and the arguments */
+	SBERF_WANTED = 5,          /* struct sberf_wanted */
 };
 
 enum sberf_stack_kind {
@@ -31,11 +32,16 @@ enum sberf_stack_end {
 	SBERF_END_ENTRY = 0,          /* the thread's outermost frame was reached */
 	SBERF_END_DEPTH_LIMIT = 1,    /* cut at --max-depth */
 	SBERF_END_UNREADABLE = 2,     /* stack memory could not be read */
-	SBERF_END_BAD_FRAME_POINTER = 3, /* the frame pointer left the stack */
+	SBERF_END_BAD_FRAME_POINTER = 3, /* the frame left the stack */
 	SBERF_END_NO_REGISTERS = 4,   /* the user registers were not available */
 	SBERF_END_KERNEL_THREAD = 5,  /* a kernel thread: there is no user stack */
 	SBERF_END_NOT_ASKED = 6,      /* --kernel: user stacks were not asked for */
 	SBERF_END_SCRATCH_BUSY = 7,   /* the scratch buffer was in use: a nested event */
+	SBERF_END_NO_TABLE = 8,       /* no table describes the code of the last frame */
+	SBERF_END_UNSUPPORTED_RULE = 9, /* its table needs what the unwinder cannot do */
+	SBERF_END_TABLE_PENDING = 10, /* its table was not made yet */
+	SBERF_END_TABLE_REFUSED = 11, /* its table is too large, or was evicted */
+	SBERF_END_NOT_CODE = 12,      /* it returns to where no code is mapped */
 };
 
 /* 8 bytes */
@@ -85,6 +91,19 @@ struct sberf_exec {
 	unsigned int len;
 };
 
+/* 48 bytes: the unwind table of a file is wanted, and where the file is mapped */
+struct sberf_wanted {
+	struct sberf_record rec;
+	unsigned long long inode; /* with device and kind: struct sberf_file_key */
+	unsigned int device;
+	unsigned int kind;
+	unsigned long long start;
+	unsigned long long end;
+	unsigned int tgid;
+	unsigned int unused;
+};
+
+_Static_assert(sizeof(struct sberf_wanted) == 48, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_exec) == 24, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_record) == 8, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_sample) == 48, "native/src/wire.rs");

@@ -2,7 +2,8 @@
 /*
  * Stacks: walk them, hash them, send each distinct one once.
  *
- * User stacks are walked by frame pointer, kernel stacks by the kernel's own unwinder.
+ * User stacks are walked by the tables that user space makes of each file's call frames, and by frame pointer
+ * where code has none; kernel stacks by the kernel's own unwinder.
  */
 #ifndef SBERF_UNWIND_BPF_H
 #define SBERF_UNWIND_BPF_H
@@ -12,12 +13,18 @@
 #include <bpf/bpf_core_read.h>
 #include "event.h"
 #include "emit.bpf.h"
+#include "mapping.bpf.h"
+#include "tables.h"
 
 const volatile u32 max_user_frames = 127;
 const volatile u32 max_kernel_frames = 127;
+/* Off where the kernel's mappings cannot be read: then all goes by frame pointer. */
+const volatile bool use_tables = false;
 
 /* Stacks that this many slots remember are not sent again. */
 #define SEEN_SLOTS (1 << 17)
+/* Rows of a KiB of code are at most 255. */
+#define SEARCH_STEPS 8
 /* Frames that kernels without bpf_loop (before 5.17) can walk: their verifier unrolls the loop. */
 #define MAX_UNROLLED_FRAMES 127
 /* Values of sberf_sample.user_callers below this are 1 + enum sberf_stack_end. */
@@ -40,10 +47,43 @@ struct {
 struct stack_scratch {
 	struct sberf_stack head;
 	u64 addresses[SBERF_MAX_USER_FRAMES];
+	struct mapping_scratch mapping;
 };
+
+/* The words of all tables.  User space writes them through its own mapping. */
+struct chunk {
+	u32 words[SBERF_CHUNK_WORDS];
+};
+
+struct chunk_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(key_size, sizeof(u32));
+	__uint(value_size, sizeof(struct chunk));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SBERF_MAX_CHUNKS);
+	__type(key, u32);
+	__array(values, struct chunk_map);
+} chunks SEC(".maps");
+
+/* All tables share their rules. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SBERF_MAX_RULES);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct sberf_rule);
+} rules SEC(".maps");
 
 struct user_regs {
 	u64 ip, sp, fp;
+#if defined(__TARGET_ARCH_arm64)
+	u64 lr;
+#endif
 	bool is_32bit;
 };
 
@@ -113,77 +153,287 @@ static __always_inline u64 kernel_stack(struct emitter *e, void *ctx, struct sta
 
 struct walk {
 	struct stack_scratch *scratch;
-	u64 fp;
-	u64 lowest_fp; /* frames only ever go up from here */
+	struct code_space *space;
+	u64 ip, sp, fp;
+#if defined(__TARGET_ARCH_arm64)
+	u64 lr; /* of the innermost frame; 0 above it */
+#endif
 	u64 hash;
+	u64 hash_before; /* without the last address */
 	u32 nr;
 	u8 end;
 	bool is_32bit;
+	bool is_return; /* ip is where a call returns to: the code that called is before it */
 };
 
-/* One frame; returns 1 when the walk is over.  Layout of a frame: {saved fp, return address}. */
+static __always_inline u64 word_len(const struct walk *w)
+{
+	return w->is_32bit ? 4 : 8;
+}
+
+static __always_inline bool read_word(const struct walk *w, u64 address, u64 *value)
+{
+	u32 value32;
+
+	if (!w->is_32bit)
+		return !bpf_probe_read_user(value, sizeof(*value), (void *)address);
+	if (bpf_probe_read_user(&value32, sizeof(value32), (void *)address))
+		return false;
+	*value = value32;
+	return true;
+}
+
+/* Two words that follow one another. */
+static __always_inline bool read_pair(const struct walk *w, u64 address, u64 *pair)
+{
+	u32 pair32[2];
+
+	if (!w->is_32bit)
+		return !bpf_probe_read_user(pair, 2 * sizeof(*pair), (void *)address);
+	if (bpf_probe_read_user(pair32, sizeof(pair32), (void *)address))
+		return false;
+	pair[0] = pair32[0];
+	pair[1] = pair32[1];
+	return true;
+}
+
+static __always_inline u32 *chunk_words(u32 word)
+{
+	u32 index = word >> SBERF_CHUNK_SHIFT, zero = 0;
+	void *map = bpf_map_lookup_elem(&chunks, &index);
+	struct chunk *chunk = map ? bpf_map_lookup_elem(map, &zero) : NULL;
+
+	return chunk ? chunk->words : NULL;
+}
+
+/* The number of the rule at `in_page` in the page whose index is `word`.  By itself for the verifier's sake. */
+__noinline u32 find_row(u32 word, u32 in_page)
+{
+	u32 *words = chunk_words(word), entry, at, count, half, middle;
+
+	if (!words)
+		return 0;
+	entry = words[word & (SBERF_CHUNK_WORDS - 1)];
+	at = entry >> 8;
+	count = entry & 0xff;
+	words = chunk_words(at);
+	if (!words)
+		return 0;
+	for (int i = 0; i < SEARCH_STEPS && count > 1; i++) {
+		half = count / 2;
+		middle = (at + half) & (SBERF_CHUNK_WORDS - 1);
+		if (words[middle] >> 22 <= in_page) {
+			at += half;
+			count -= half;
+		} else {
+			count = half;
+		}
+	}
+	return words[at & (SBERF_CHUNK_WORDS - 1)] & 0x3fffff;
+}
+
+/* The rule for an address in `m`, which has a table; NULL when there is none. */
+static __always_inline struct sberf_rule *find_rule(const struct code_mapping *m, u64 address)
+{
+	u64 offset = address + m->bias;
+	u64 page = (offset >> SBERF_TABLE_PAGE_SHIFT) - m->first_page;
+	u32 rule;
+
+	if (page >= m->pages)
+		return NULL;
+	rule = find_row(m->index + page, offset & ((1 << SBERF_TABLE_PAGE_SHIFT) - 1));
+	return bpf_map_lookup_elem(&rules, &rule);
+}
+
+static __always_inline long stop(struct walk *w, u8 end)
+{
+	w->end = end;
+	return 1;
+}
+
+/* The registers that a signal interrupted, from the kernel's frame on the stack. */
+static __always_inline long leave_signal(struct walk *w, u64 sp_at)
+{
+	/* Where sp, fp and ip lie in struct sigcontext, from sp on. */
+	u64 fp_at = sp_at + (w->is_32bit ? -4 : -40), ip_at = sp_at + (w->is_32bit ? 28 : 8);
+
+	if (!read_word(w, ip_at, &w->ip) || !read_word(w, fp_at, &w->fp) || !read_word(w, sp_at, &w->sp))
+		return stop(w, SBERF_END_UNREADABLE);
+	w->is_return = false;
+	return 0;
+}
+
+static __always_inline long frame_address(struct walk *w, const struct sberf_rule *rule, u64 *cfa)
+{
+	s32 offset = rule->cfa_offset;
+
+	switch (rule->cfa) {
+	case SBERF_CFA_SP:
+		*cfa = w->sp + offset;
+		return 0;
+	case SBERF_CFA_FP:
+		*cfa = w->fp + offset;
+		return 0;
+	case SBERF_CFA_PLT:
+		*cfa = w->sp + ((w->ip & 15) >= (u32)offset ? 2 : 1) * word_len(w);
+		return 0;
+	case SBERF_CFA_SP_DEREF:
+	case SBERF_CFA_FP_DEREF:
+		if (!read_word(w, (rule->cfa == SBERF_CFA_SP_DEREF ? w->sp : w->fp) + (offset >> 8), cfa))
+			return stop(w, SBERF_END_UNREADABLE);
+		*cfa += (signed char)offset;
+		return 0;
+	case SBERF_CFA_END:
+		return stop(w, SBERF_END_ENTRY);
+	case SBERF_CFA_NONE:
+		return stop(w, SBERF_END_NO_TABLE);
+	}
+	return stop(w, SBERF_END_UNSUPPORTED_RULE);
+}
+
+#if defined(__TARGET_ARCH_arm64)
+
+/* Addresses have 48 bits; above them lies what signs a return address. */
+#define ADDRESS_MASK ((1ULL << 48) - 1)
+
+/* The caller's frame pointer and the return address: a pair on the stack, or both still in registers. */
+static __always_inline bool callers_registers(struct walk *w, const struct sberf_rule *rule, u64 cfa, u64 *pair)
+{
+	if (rule->fp == SBERF_FP_SAME) {
+		pair[0] = w->fp;
+		pair[1] = w->lr & ADDRESS_MASK;
+	} else {
+		if (!read_pair(w, (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset, pair))
+			return false;
+		pair[1] &= ADDRESS_MASK;
+	}
+	w->lr = 0;
+	return true;
+}
+
+#else
+
+/* The caller's frame pointer and the return address, which is the last word before `cfa`. */
+static __always_inline bool callers_registers(struct walk *w, const struct sberf_rule *rule, u64 cfa, u64 *pair)
+{
+	u64 word = word_len(w);
+
+	if (rule->fp == SBERF_FP_AT_CFA && rule->fp_offset == -2 * (s64)word)
+		return read_pair(w, cfa - 2 * word, pair);
+	pair[0] = w->fp;
+	if (!read_word(w, cfa - word, &pair[1]))
+		return false;
+	return rule->fp == SBERF_FP_SAME ||
+	       read_word(w, (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset, &pair[0]);
+}
+
+#endif
+
+/* From a frame to its caller. */
+static __always_inline long leave_frame(struct walk *w, const struct sberf_rule *rule)
+{
+	u64 cfa, pair[2];
+
+	if (rule->cfa == SBERF_CFA_SIGNAL)
+		return leave_signal(w, w->sp + rule->cfa_offset);
+	if (frame_address(w, rule, &cfa))
+		return 1;
+	/* A leaf of arm64 has no frame: its caller's stack pointer is its own. */
+	if (cfa < w->sp || (cfa == w->sp && w->is_return) || cfa % 4)
+		return stop(w, SBERF_END_BAD_FRAME_POINTER);
+	if (!callers_registers(w, rule, cfa, pair))
+		return stop(w, SBERF_END_UNREADABLE);
+	/* No return address: the frame that the ABI has the outermost function make. */
+	if (!pair[1])
+		return stop(w, SBERF_END_ENTRY);
+	w->fp = pair[0];
+	w->ip = pair[1];
+	w->sp = cfa;
+	w->is_return = true;
+	return 0;
+}
+
+/* Layout of a frame: {saved fp, return address}. */
+static __always_inline long leave_by_frame_pointer(struct walk *w)
+{
+	struct sberf_rule rule = {
+		.cfa_offset = 2 * word_len(w),
+		.fp_offset = -2 * (s64)word_len(w),
+		.cfa = SBERF_CFA_FP,
+		.fp = SBERF_FP_AT_CFA,
+	};
+
+	return w->fp ? leave_frame(w, &rule) : stop(w, SBERF_END_ENTRY);
+}
+
+static __always_inline long leave_code(struct walk *w)
+{
+	u64 address = w->ip - w->is_return;
+	struct code_mapping *m = code_mapping_of(w->space, &w->scratch->mapping, address);
+	struct sberf_rule *rule;
+
+	if (!m) {
+		/* What was taken for a return address is none. */
+		if (w->nr) {
+			w->nr--;
+			w->hash = w->hash_before;
+		}
+		return stop(w, SBERF_END_NOT_CODE);
+	}
+	switch (m->state) {
+	case SBERF_TABLE_READY:
+		rule = find_rule(m, address);
+		return rule ? leave_frame(w, rule) : stop(w, SBERF_END_NO_TABLE);
+	case SBERF_TABLE_NONE:
+		return leave_by_frame_pointer(w);
+	case SBERF_TABLE_PENDING:
+		return stop(w, SBERF_END_TABLE_PENDING);
+	}
+	return stop(w, SBERF_END_TABLE_REFUSED);
+}
+
+/* One frame; returns 1 when the walk is over. */
 static long walk_frame(u64 index, void *ctx)
 {
 	struct walk *w = ctx;
 	u32 nr = w->nr;
-	u64 frame[2];
-	u32 frame32[2];
-	long error;
 
 	(void)index;
-	if (!w->fp) {
-		w->end = SBERF_END_ENTRY;
-		return 1;
-	}
 	/* The leaf is a frame too. */
-	if (nr + 1 >= max_user_frames || nr >= SBERF_MAX_USER_FRAMES) {
-		w->end = SBERF_END_DEPTH_LIMIT;
+	if (nr + 1 >= max_user_frames || nr >= SBERF_MAX_USER_FRAMES)
+		return stop(w, SBERF_END_DEPTH_LIMIT);
+	if (use_tables ? leave_code(w) : leave_by_frame_pointer(w))
 		return 1;
-	}
-	w->end = SBERF_END_BAD_FRAME_POINTER;
-	if (w->fp < w->lowest_fp || w->fp % 4)
-		return 1;
-	if (w->is_32bit) {
-		error = bpf_probe_read_user(frame32, sizeof(frame32), (void *)w->fp);
-		frame[0] = frame32[0];
-		frame[1] = frame32[1];
-		w->lowest_fp = w->fp + sizeof(frame32);
-	} else {
-		error = bpf_probe_read_user(frame, sizeof(frame), (void *)w->fp);
-		w->lowest_fp = w->fp + sizeof(frame);
-	}
-	if (error) {
-		w->end = SBERF_END_UNREADABLE;
-		return 1;
-	}
-	/* No return address: the frame that the ABI has the outermost function make. */
-	if (!frame[1]) {
-		w->end = SBERF_END_ENTRY;
-		return 1;
-	}
-	/* What is certainly no address of code means that fp was some other value. */
-	if (frame[1] < 4096 || frame[1] >> 56)
-		return 1;
-	w->scratch->addresses[nr] = frame[1];
-	w->hash = hash_step(w->hash, frame[1]);
+	/* What is certainly no address of code means that a register held something else. */
+	if (w->ip < 4096 || w->ip >> 56)
+		return stop(w, SBERF_END_BAD_FRAME_POINTER);
+	w->scratch->addresses[nr] = w->ip;
 	w->nr = nr + 1;
-	w->fp = frame[0];
+	w->hash_before = w->hash;
+	w->hash = hash_step(w->hash, w->ip);
 	return 0;
 }
 
 /* Walks the user stack that `regs` belong to; returns the hash of the callers. */
 static __always_inline u64 user_callers(struct emitter *e, const struct user_regs *regs,
-					struct stack_scratch *s, u32 tgid)
+					struct stack_scratch *s, struct task_struct *task, u32 tgid)
 {
+	struct code_space space;
 	struct walk w = {
 		.scratch = s,
+		.space = &space,
+		.ip = regs->ip,
+		.sp = regs->sp,
 		.fp = regs->fp,
-		.lowest_fp = regs->sp,
 		.hash = 2,
 		.end = SBERF_END_DEPTH_LIMIT,
 		.is_32bit = regs->is_32bit,
 	};
 
+#if defined(__TARGET_ARCH_arm64)
+	w.lr = regs->lr;
+#endif
+	code_space_init(&space, task, tgid, regs->is_32bit);
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
 		bpf_loop(SBERF_MAX_USER_FRAMES + 1, walk_frame, &w, 0);
 	} else {
@@ -235,6 +485,7 @@ static __always_inline void regs_of_context(const struct context_regs *from, str
 	to->ip = from->pc;
 	to->sp = from->sp;
 	to->fp = from->regs[29];
+	to->lr = from->regs[30];
 	to->is_32bit = from->pstate & PSR_MODE32_BIT;
 }
 
@@ -243,6 +494,7 @@ static __always_inline void regs_of_task(const struct pt_regs *from, struct user
 	to->ip = BPF_CORE_READ(from, user_regs.pc);
 	to->sp = BPF_CORE_READ(from, user_regs.sp);
 	to->fp = BPF_CORE_READ(from, user_regs.regs[29]);
+	to->lr = BPF_CORE_READ(from, user_regs.regs[30]);
 	to->is_32bit = BPF_CORE_READ(from, user_regs.pstate) & PSR_MODE32_BIT;
 }
 

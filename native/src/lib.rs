@@ -9,4 +9,5 @@ mod perf_record;
 mod python;
 mod spool;
 mod symbols;
+mod unwind;
 mod wire;

@@ -9,6 +9,7 @@ const SAMPLE: u8 = 1;
 const SAMPLE_WEIGHTED: u8 = 2;
 const STACK: u8 = 3;
 const EXEC: u8 = 4;
+const WANTED: u8 = 5;
 const PERF: u8 = 64;
 const PROCESS: u8 = 65;
 const ROUND: u8 = 66;
@@ -18,9 +19,10 @@ pub const SAMPLE_LEN: usize = 48;
 pub const SAMPLE_WEIGHTED_LEN: usize = 56;
 const STACK_LEN: usize = 24;
 const EXEC_LEN: usize = 24;
+const WANTED_LEN: usize = 48;
 
 /// Names of `enum sberf_stack_end`, in its order.
-pub const STACK_ENDS: [&str; 8] = [
+pub const STACK_ENDS: [&str; 13] = [
     "entry",
     "depth_limit",
     "unreadable",
@@ -29,6 +31,11 @@ pub const STACK_ENDS: [&str; 8] = [
     "kernel_thread",
     "not_asked",
     "scratch_busy",
+    "no_table",
+    "unsupported_rule",
+    "table_pending",
+    "table_refused",
+    "not_code",
 ];
 
 /// One record; byte slices point into the block that it was read from.
@@ -50,6 +57,11 @@ pub enum Record<'a> {
         ts_ns: u64,
         pid: u32,
         arguments: &'a [u8],
+    },
+    /// Its sequence number is all that is of interest later.
+    Wanted {
+        cpu: u16,
+        seq: u32,
     },
     /// Every event with a time before `ts_ns` that was not lost lies before this record.
     Round {
@@ -116,6 +128,7 @@ pub fn next_record(buf: &[u8]) -> Result<(Record<'_>, usize), WireError> {
         SAMPLE => Record::Sample(sample(bytes, None)),
         SAMPLE_WEIGHTED => Record::Sample(sample(bytes, Some(u64_at(bytes, SAMPLE_LEN)))),
         STACK => Record::Stack(stack(bytes)),
+        WANTED => Record::Wanted { cpu: u16_at(bytes, 2), seq: u32_at(bytes, 4) },
         ROUND => Record::Round { ts_ns: u64_at(bytes, 8) },
         PERF => Record::Perf { cpu: u16_at(bytes, 2), bytes: wrapped(bytes) },
         PROCESS => Record::Process(wrapped(bytes)),
@@ -135,6 +148,7 @@ fn record_len(buf: &[u8]) -> Result<usize, WireError> {
         STACK | EXEC if buf.len() < STACK_LEN.max(EXEC_LEN) => return Err(WireError::Truncated),
         STACK => STACK_LEN + 8 * usize::from(u16_at(buf, 16)),
         EXEC => EXEC_LEN + (u32_at(buf, 20) as usize).next_multiple_of(8),
+        WANTED => WANTED_LEN,
         ROUND => RECORD_LEN + 8,
         PERF | PROCESS => RECORD_LEN + (u32_at(buf, 4) as usize).next_multiple_of(8),
         other => return Err(WireError::UnknownType(other)),
@@ -145,6 +159,31 @@ fn record_len(buf: &[u8]) -> Result<usize, WireError> {
 /// The body of a whole record that the drain thread wrapped.
 fn wrapped(record: &[u8]) -> &[u8] {
     &record[RECORD_LEN..RECORD_LEN + u32_at(record, 4) as usize]
+}
+
+/// The unwind table of a file is wanted; the file is mapped at `start..end` of process `tgid`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wanted {
+    pub inode: u64,
+    pub device: u32,
+    pub kind: u32,
+    pub start: u64,
+    pub end: u64,
+    pub tgid: u32,
+}
+
+impl Wanted {
+    /// Reads a record as it came from a ring; None when it is another one.
+    pub fn read(record: &[u8]) -> Option<Self> {
+        (record.first() == Some(&WANTED) && record.len() == WANTED_LEN).then(|| Self {
+            inode: u64_at(record, 8),
+            device: u32_at(record, 16),
+            kind: u32_at(record, 20),
+            start: u64_at(record, 24),
+            end: u64_at(record, 32),
+            tgid: u32_at(record, 40),
+        })
+    }
 }
 
 /// A sample's fields, thread and process together, as they lie in the record.

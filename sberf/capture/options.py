@@ -38,6 +38,7 @@ class Options:
         duration_ns: End after so long; None: until stopped, or the target ends.
         delay_ns: Begin so long after the start.
         max_depth: Frames of a stack at most; kernel parts have at most 127.
+        use_tables: Unwind user stacks by the tables of each file's call frames; else by frame pointer.
         buffer_bytes: All ring buffers together; None: by the number of CPUs.
     """
 
@@ -47,6 +48,7 @@ class Options:
     duration_ns: int | None = None
     delay_ns: int = 0
     max_depth: int = DEFAULT_DEPTH
+    use_tables: bool = True
     buffer_bytes: int | None = None
     command_line: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
@@ -84,6 +86,7 @@ class Options:
                 "sources": [event.as_json() for event in self.events],
                 "max_user_frames": self.max_depth,
                 "max_kernel_frames": min(self.max_depth, MAX_KERNEL_DEPTH),
+                "use_tables": self.use_tables,
                 "buffer_bytes": self.ring_bytes,
                 "max_sample_rate": max_sample_rate(),
                 "delayed": self.delay_ns > 0,

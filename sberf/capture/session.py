@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sberf._native import Capture
 from sberf.capture.events import parse_events
@@ -270,6 +270,7 @@ def session(
     duration: float | None = None,
     output: str | os.PathLike[str] = "sberf.data",
     max_depth: int = DEFAULT_DEPTH,
+    call_graph: Literal["tables", "fp"] = "tables",
     inherit: bool = True,
 ) -> Session:
     """A session to use as a context manager; without a target, of all processes.
@@ -284,6 +285,7 @@ def session(
         duration: Seconds after which :func:`record` ends.
         output: The recording's directory.
         max_depth: Frames of a stack at most.
+        call_graph: How user stacks are unwound: by each file's call frames, or by frame pointer alone.
         inherit: Follow new child processes.
 
     Raises:
@@ -308,6 +310,7 @@ def session(
             output=Path(output),
             duration_ns=None if duration is None else round(duration * 1e9),
             max_depth=max_depth,
+            use_tables=call_graph == "tables",
         )
     )
 

@@ -130,6 +130,12 @@ def _add_events(group: argparse._ArgumentGroup) -> None:
         default=127,
         help="frames of a stack at most (default: 127, up to 1024 in user mode)",
     )
+    group.add_argument(
+        "--call-graph",
+        choices=("tables", "fp"),
+        default="tables",
+        help="how user stacks are unwound: by each file's call frames (default), or by frame pointer alone",
+    )
 
 
 def _target(args: argparse.Namespace) -> Target:
@@ -159,6 +165,7 @@ def _options(args: argparse.Namespace, target: Target) -> Options:
         duration_ns=args.duration,
         delay_ns=args.delay,
         max_depth=args.max_depth,
+        use_tables=args.call_graph == "tables",
         buffer_bytes=args.buffer,
     )
 

@@ -17,7 +17,7 @@ use super::sideband::SideBand;
 use crate::error::describe;
 use crate::perf_record::{self, SideBody};
 use crate::spool::SpoolWriter;
-use crate::wire::{self, RawSample};
+use crate::wire::{self, RawSample, Wanted};
 
 /// Rounds are at most this far apart, so a kill loses no more and the live line stays fresh.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
@@ -112,17 +112,27 @@ struct Inbox {
     first_sample_ns: u64,
     processes: PidSet,
     last_tgid: u32,
+    wanted: Vec<Wanted>,
 }
 
 impl Inbox {
     fn new(spool: SpoolWriter<File>) -> Self {
         let processes = PidSet::default();
-        Self { spool, samples: 0, round_bytes: 0, first_sample_ns: 0, processes, last_tgid: u32::MAX }
+        Self {
+            spool,
+            samples: 0,
+            round_bytes: 0,
+            first_sample_ns: 0,
+            processes,
+            last_tgid: u32::MAX,
+            wanted: Vec::new(),
+        }
     }
 
     fn push(&mut self, record: &[u8]) {
         let Some(sample) = RawSample::read(record) else {
             self.spool.buffer().extend_from_slice(record);
+            self.wanted.extend(Wanted::read(record));
             return;
         };
         self.spool.push_sample(&sample);
@@ -222,6 +232,9 @@ impl Drain {
             }
             self.write(inbox, false);
         }
+        for wanted in inbox.wanted.drain(..) {
+            self.code.want(wanted);
+        }
         while let Ok(record) = self.from_keeper.try_recv() {
             inbox.spool.buffer().extend_from_slice(&record);
         }
@@ -270,7 +283,7 @@ fn spool_error(error: &io::Error) -> String {
 
 /// Tells the keeper of code that it has not seen yet.
 pub struct NewCode {
-    to_keeper: SyncSender<keeper::Mapped>,
+    to_keeper: SyncSender<keeper::Request>,
     /// Of files whose identity a build-id makes certain: `perf_record::file_identity`.
     files: HashSet<u64, ahash::RandomState>,
     /// Processes with code that they generated.
@@ -278,8 +291,13 @@ pub struct NewCode {
 }
 
 impl NewCode {
-    pub fn new(to_keeper: SyncSender<keeper::Mapped>) -> Self {
+    pub fn new(to_keeper: SyncSender<keeper::Request>) -> Self {
         Self { to_keeper, files: HashSet::default(), generating: HashSet::new() }
+    }
+
+    fn want(&self, wanted: Wanted) {
+        // As in `forward`: the stacks say that a table is missing.
+        let _ = self.to_keeper.try_send(keeper::Request::MakeTable(wanted));
     }
 
     /// Spools a side-band record; does it tell of a file that nobody knew?
@@ -307,7 +325,7 @@ impl NewCode {
         let news = mapped.is_some();
         if let Some(mapped) = mapped {
             // A keeper that cannot keep up costs names, never samples, and never memory.
-            let _ = self.to_keeper.try_send(mapped);
+            let _ = self.to_keeper.try_send(keeper::Request::Keep(mapped));
         }
         news
     }

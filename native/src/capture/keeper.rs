@@ -14,13 +14,17 @@ use std::time::Duration;
 
 use super::clock::monotonic_ns;
 use super::procfs::{self, BootClock, RawMapping};
+use super::table_maker::{self, Code, TableMaker};
+use super::tables::FileKey;
 use crate::finalize::FileStore;
 use crate::perf_record::without_deleted;
 use crate::symbols;
-use crate::wire::{self, Inode, MappedFile};
+use crate::wire::{self, Inode, MappedFile, Wanted};
 
 const SCAN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// A file that cannot be opened is asked for so often.
+const MAX_FAILURES: u32 = 5;
 /// Files that are remembered, kept open or not: a build may run a million different programs.
 const MAX_NAMES: usize = 1 << 17;
 
@@ -31,6 +35,12 @@ pub struct Mapped {
     pub end: u64,
     pub file: MappedFile,
     pub raw_path: Vec<u8>,
+}
+
+/// What the drain thread asks for.
+pub enum Request {
+    Keep(Mapped),
+    MakeTable(Wanted),
 }
 
 /// Which processes to look up at the begin.
@@ -55,16 +65,19 @@ pub struct Keeper {
     by_inode: HashMap<MappedFile, MappedFile>,
     clock: BootClock,
     records: SyncSender<Vec<u8>>,
+    tables: TableMaker,
+    /// How often each file could not be opened.
+    failures: HashMap<FileKey, u32>,
 }
 
 impl Keeper {
-    pub fn new(clock: BootClock, records: SyncSender<Vec<u8>>, limit: usize) -> Self {
+    pub fn new(clock: BootClock, records: SyncSender<Vec<u8>>, limit: usize, tables: TableMaker) -> Self {
         let store = KeptFiles { files: HashMap::new(), map_dirs: HashMap::new(), kept: 0, limit };
-        Self { store, by_inode: HashMap::new(), clock, records }
+        Self { store, by_inode: HashMap::new(), clock, records, tables, failures: HashMap::new() }
     }
 
     /// Serves events until their sender hangs up; scans once `scan_now` is set, between events.
-    pub fn run(mut self, events: &Receiver<Mapped>, scan: Scan, scan_now: &AtomicBool) -> KeptFiles {
+    pub fn run(mut self, events: &Receiver<Request>, scan: Scan, scan_now: &AtomicBool) -> KeptFiles {
         let mut to_scan: Option<Vec<i32>> = None;
         loop {
             let waiting = match &mut to_scan {
@@ -82,7 +95,8 @@ impl Keeper {
                 None => SCAN_CHECK_INTERVAL,
             };
             match receive(events, waiting) {
-                Ok(mapped) => self.handle(mapped),
+                Ok(Request::Keep(mapped)) => self.handle(mapped),
+                Ok(Request::MakeTable(wanted)) => self.make_table(&wanted),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -102,6 +116,26 @@ impl Keeper {
             self.keep_map_dir(pid);
             self.send_identity(pid);
         }
+    }
+
+    /// Opens the file while its process lives; its table is made elsewhere.
+    fn make_table(&mut self, wanted: &Wanted) {
+        let &Wanted { inode, device, kind, start, end, tgid } = wanted;
+        let key = FileKey { inode, device, kind };
+        let path = table_maker::path_of_mapping(tgid, start, end).unwrap_or_default();
+        let code = match kind {
+            0 => open_mapped_exactly(tgid as i32, (start, end), &path).map(Code::File),
+            _ => table_maker::vdso(tgid, start, end),
+        };
+        if let Some(code) = code {
+            return self.tables.make(key, code, symbols::decode(without_deleted(&path)).into_owned());
+        }
+        if self.failures.len() >= MAX_NAMES {
+            self.failures.clear();
+        }
+        let failures = self.failures.entry(key).or_default();
+        *failures += 1;
+        self.tables.give_up(key, *failures >= MAX_FAILURES);
     }
 
     /// Reads a whole process and hands it to the drain thread.
@@ -208,7 +242,7 @@ impl Scan {
     }
 }
 
-fn receive(events: &Receiver<Mapped>, waiting: Duration) -> Result<Mapped, RecvTimeoutError> {
+fn receive(events: &Receiver<Request>, waiting: Duration) -> Result<Request, RecvTimeoutError> {
     if waiting == Duration::MAX {
         return events.recv().map_err(|_| RecvTimeoutError::Disconnected);
     }
@@ -239,6 +273,15 @@ fn open_mapped(pid: i32, range: (u64, u64), raw_path: &[u8], wanted: &MappedFile
         .filter_map(|(path, exact)| Some((open_regular(path)?, exact)))
         .find(|(file, exact)| is_wanted(file, wanted, *exact))
         .map(|(file, _)| file)
+}
+
+/// The file of a mapping of which only the place is known for certain.
+fn open_mapped_exactly(pid: i32, range: (u64, u64), raw_path: &[u8]) -> Option<File> {
+    let mapped = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
+    let path = Path::new(std::ffi::OsStr::from_bytes(raw_path));
+    let mut in_its_root = PathBuf::from(format!("/proc/{pid}/root"));
+    in_its_root.push(path.strip_prefix("/").unwrap_or(path));
+    open_regular(&mapped).or_else(|| (!raw_path.is_empty()).then(|| open_regular(&in_its_root))?)
 }
 
 /// Never blocks on what an untrusted process may have put there.

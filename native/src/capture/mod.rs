@@ -4,12 +4,15 @@ mod clock;
 mod command;
 mod drain;
 mod keeper;
+mod memory;
 mod options;
 mod perf;
 mod procfs;
 mod programs;
 mod ring;
 mod sideband;
+mod table_maker;
+mod tables;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +36,8 @@ use procfs::BootClock;
 use programs::Programs;
 use ring::Ring;
 use sideband::SideBand;
+use table_maker::TableMaker;
+use tables::TableStore;
 
 /// Side-band rings of all CPUs together; each has at most MAX_SIDEBAND_BYTES.
 const SIDEBAND_BYTES: usize = 32 << 20;
@@ -58,6 +63,7 @@ pub struct Capture {
     drain: Option<JoinHandle<()>>,
     keeper: Option<JoinHandle<KeptFiles>>,
     files: Option<KeptFiles>,
+    tables: TableMaker,
     start_ns: u64,
     end_ns: u64,
 }
@@ -77,7 +83,7 @@ impl Capture {
     pub fn open(options: Options) -> Result<Self> {
         let kept_files = keeper::raise_open_files();
         let cpus = perf::online_cpus()?;
-        let programs = Programs::load(&options, &cpus)?;
+        let mut programs = Programs::load(&options, &cpus)?;
         let command = options.target.argv.as_deref().map(Command::spawn).transpose()?;
         let sidebands = open_sidebands(&cpus)?;
         let events = open_sources(&options, &cpus, &programs, command.as_ref(), &sidebands)?;
@@ -96,7 +102,10 @@ impl Capture {
         let (stats, scan_now) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
 
         let suspended_ns = clocks.boottime_ns.saturating_sub(clocks.monotonic_ns) as i64;
-        let keeper = Keeper::new(BootClock::new(suspended_ns), to_drain, kept_files);
+        let maps = programs.table_maps.take().expect("nobody has taken them before");
+        let tables = TableStore::new(maps).map_err(|e| Error::io("cannot map the unwind tables", &e))?;
+        let tables = TableMaker::new(tables);
+        let keeper = Keeper::new(BootClock::new(suspended_ns), to_drain, kept_files, tables.clone());
         let scan_flag = Arc::clone(&scan_now);
         let keeper = spawn("sberf-keeper", move || keeper.run(&events_of_keeper, scan, &scan_flag))?;
         let drain = Drain {
@@ -124,6 +133,7 @@ impl Capture {
             drain: Some(drain),
             keeper: Some(keeper),
             files: None,
+            tables,
             start_ns: 0,
             end_ns: 0,
         })
@@ -173,7 +183,7 @@ impl Capture {
         &mut self,
         exit_code: Option<i32>,
         max_sample_rate: Option<u64>,
-        warnings: Vec<String>,
+        mut warnings: Vec<String>,
     ) -> Result<()> {
         let Some(drain) = self.drain.take() else { return Ok(()) };
         for event in &self.events {
@@ -193,6 +203,7 @@ impl Capture {
                 "the drain thread panicked; `sberf recover` reads what it wrote",
             ));
         }
+        warnings.extend(self.tables.warnings());
         let footer = Footer {
             start_ns: if self.start_ns == 0 { self.end_ns } else { self.start_ns },
             end_ns: self.end_ns,

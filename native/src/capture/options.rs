@@ -15,6 +15,8 @@ pub struct Options {
     pub sources: Vec<SourceOptions>,
     pub max_user_frames: u32,
     pub max_kernel_frames: u32,
+    /// Unwind user stacks by tables; else by frame pointer alone.
+    pub use_tables: bool,
     /// All ring buffers together.
     pub buffer_bytes: u64,
     pub max_sample_rate: Option<u64>,

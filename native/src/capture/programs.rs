@@ -7,6 +7,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, PrintLevel};
 
 use super::options::{Cgroup, Options};
+use super::tables::TableMaps;
 use crate::error::{Error, Kind, Result};
 
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, dead_code, unused_imports)]
@@ -26,6 +27,8 @@ pub struct Programs {
     cpu_states: MapHandle,
     pub rings: Vec<MapHandle>,
     pub ring_bytes: u64,
+    /// None once they were taken.
+    pub table_maps: Option<TableMaps>,
 }
 
 impl Programs {
@@ -44,6 +47,7 @@ impl Programs {
         rodata.wake_at_bytes = ring_bytes / 4;
         rodata.max_user_frames = options.max_user_frames;
         rodata.max_kernel_frames = options.max_kernel_frames;
+        rodata.use_tables = options.use_tables;
         if let Some(cgroup) = &options.target.cgroup {
             rodata.chosen_cgroup_id = cgroup.id;
             rodata.chosen_cgroup_subsys = v1_subsystem(cgroup)?;
@@ -79,8 +83,15 @@ impl Programs {
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|e| Error::io("cannot keep a BPF program", &e))?;
         let cpu_states = MapHandle::try_from(&skel.maps.cpu_states).map_err(load_error)?;
+        let handle = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(load_error);
+        let table_maps = TableMaps {
+            chunks: handle(&skel.maps.chunks)?,
+            rules: handle(&skel.maps.rules)?,
+            files: handle(&skel.maps.files)?,
+            generation: handle(&skel.maps.files_generation)?,
+        };
         let on_exec = skel.progs.on_exec.attach().map_err(load_error)?;
-        Ok(Self { on_sample, _on_exec: on_exec, cpu_states, rings, ring_bytes })
+        Ok(Self { on_sample, _on_exec: on_exec, cpu_states, rings, ring_bytes, table_maps: Some(table_maps) })
     }
 
     pub fn on_sample(&self, source: usize) -> RawFd {
@@ -117,7 +128,7 @@ fn ring_layout(cpus: usize, buffer_bytes: u64) -> (usize, u64) {
         let bytes = (buffer_bytes / rings).max(4096);
         let bytes = 1 << bytes.ilog2(); // the kernel wants a power of two
         if bytes >= MIN_RING_BYTES || rings == 1 {
-            return (cpus_per_ring, bytes.max(super::sideband::page_size() as u64));
+            return (cpus_per_ring, bytes.max(super::memory::page_size() as u64));
         }
         cpus_per_ring *= 2;
     }

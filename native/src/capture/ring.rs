@@ -6,12 +6,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libbpf_rs::MapHandle;
 
-use super::sideband::page_size;
+use super::memory::{Mapping, page_size};
 
 /// `{u32 len with the flags, u32 page offset}`
 const HEADER_LEN: usize = 8;
@@ -40,7 +39,7 @@ impl Ring {
         let consumer = Mapping::new(fd, 0, page, libc::PROT_READ | libc::PROT_WRITE)?;
         let producer = Mapping::new(fd, page, page + 2 * data_len, libc::PROT_READ)?;
         // SAFETY: the data follows the producers' page, twice.
-        let data = unsafe { producer.base.add(page) };
+        let data = unsafe { producer.base().add(page) };
         Ok(Self { map, consumer, producer, data, data_len })
     }
 
@@ -50,9 +49,9 @@ impl Ring {
 
     /// Hands records to `on_record` until `max_len` bytes were read; returns the bytes that were.
     pub fn consume(&mut self, max_len: u64, mut on_record: impl FnMut(&[u8])) -> u64 {
-        let begin = self.consumer.position().load(Ordering::Relaxed);
+        let begin = position(&self.consumer).load(Ordering::Relaxed);
         let (mut at, mut released) = (begin, begin);
-        let end = self.producer.position().load(Ordering::Acquire);
+        let end = position(&self.producer).load(Ordering::Acquire);
         while at < end && at - begin < max_len {
             let offset = at as usize & (self.data_len - 1);
             // SAFETY: the producers have reserved everything before `end`, and records are aligned.
@@ -68,44 +67,17 @@ impl Ring {
             }
             at += (size + HEADER_LEN).next_multiple_of(8) as u64;
             if at - released >= RELEASE_LEN {
-                self.consumer.position().store(at, Ordering::Release);
+                position(&self.consumer).store(at, Ordering::Release);
                 released = at;
             }
         }
-        self.consumer.position().store(at, Ordering::Release);
+        position(&self.consumer).store(at, Ordering::Release);
         at - begin
     }
 }
 
-struct Mapping {
-    base: *mut u8,
-    len: usize,
-}
-
-// SAFETY: the mapping belongs to this value alone; a move to another thread changes nothing.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn new(fd: RawFd, offset: usize, len: usize, protection: i32) -> io::Result<Self> {
-        let offset = offset as libc::off_t;
-        // SAFETY: a fresh shared mapping of a descriptor that is open; the result is checked.
-        let base = unsafe { libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, fd, offset) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { base: base.cast(), len })
-    }
-
-    /// The position that the mapping's first page holds.
-    fn position(&self) -> &AtomicU64 {
-        // SAFETY: the page is mapped as long as `self` lives, and its first word is aligned.
-        unsafe { AtomicU64::from_ptr(self.base.cast()) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: `base` and `len` are what mmap returned, and no slice outlives `consume`.
-        unsafe { libc::munmap(self.base.cast(), self.len) };
-    }
+/// The position that a mapping's first page holds.
+fn position(page: &Mapping) -> &AtomicU64 {
+    // SAFETY: the page is mapped as long as `page` lives, and its first word is aligned.
+    unsafe { AtomicU64::from_ptr(page.base().cast()) }
 }

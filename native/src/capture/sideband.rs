@@ -2,11 +2,11 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use perf_event_open_sys::bindings::perf_event_mmap_page;
 
+use super::memory::{Mapping, page_size};
 use super::perf::Event;
 use crate::wire::u16_at;
 
@@ -16,33 +16,24 @@ const RECORD_HEADER_LEN: usize = 8;
 pub struct SideBand {
     pub cpu: u16,
     event: Event,
-    base: *mut u8,
-    mapped_len: usize,
+    memory: Mapping,
     data: *const u8,
     data_len: usize,
     /// A record that wraps around the ring's end is put together here.
     wrapped: Vec<u8>,
 }
 
-// SAFETY: the mapping belongs to this value alone; a move to another thread changes nothing.
+// SAFETY: `data` points into `memory`, which moves along.
 unsafe impl Send for SideBand {}
 
 impl SideBand {
     /// Maps a ring of `data_len` bytes, a power of two of pages.
     pub fn new(cpu: u16, event: Event, data_len: usize) -> io::Result<Self> {
         let page = page_size();
-        let mapped_len = page + data_len;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a fresh shared mapping of a descriptor that we own; the result is checked.
-        let base =
-            unsafe { libc::mmap(ptr::null_mut(), mapped_len, protection, libc::MAP_SHARED, event.fd(), 0) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = base.cast::<u8>();
+        let memory = Mapping::new(event.fd(), 0, page + data_len, libc::PROT_READ | libc::PROT_WRITE)?;
         // SAFETY: the mapping is one page longer than the data.
-        let data = unsafe { base.add(page) };
-        Ok(Self { cpu, event, base, mapped_len, data, data_len, wrapped: Vec::new() })
+        let data = unsafe { memory.base().add(page) };
+        Ok(Self { cpu, event, memory, data, data_len, wrapped: Vec::new() })
     }
 
     pub fn event(&self) -> &Event {
@@ -85,26 +76,14 @@ impl SideBand {
     }
 
     fn head(&self) -> &AtomicU64 {
-        let page = self.base.cast::<perf_event_mmap_page>();
+        let page = self.memory.base().cast::<perf_event_mmap_page>();
         // SAFETY: the control page is mapped as long as `self` lives, and the field is aligned.
         unsafe { AtomicU64::from_ptr(&raw mut (*page).data_head) }
     }
 
     fn tail(&self) -> &AtomicU64 {
-        let page = self.base.cast::<perf_event_mmap_page>();
+        let page = self.memory.base().cast::<perf_event_mmap_page>();
         // SAFETY: as in `head`.
         unsafe { AtomicU64::from_ptr(&raw mut (*page).data_tail) }
     }
-}
-
-impl Drop for SideBand {
-    fn drop(&mut self) {
-        // SAFETY: `base` and `mapped_len` are what mmap returned, and no slice outlives `drain`.
-        unsafe { libc::munmap(self.base.cast(), self.mapped_len) };
-    }
-}
-
-pub fn page_size() -> usize {
-    // SAFETY: sysconf only reads.
-    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }

@@ -89,7 +89,7 @@ fn event_of(record: Record<'_>) -> Option<(u64, Event, usize)> {
             let cmdline = arguments::quote(arguments)?.into_boxed_str();
             (ts_ns, Event::Cmdline { pid: pid as i32, cmdline }, arguments.len())
         }
-        Record::Stack(_) | Record::Round { .. } => return None,
+        Record::Stack(_) | Record::Wanted { .. } | Record::Round { .. } => return None,
     };
     // Times are signed in the tables.
     i64::try_from(ts_ns).is_ok().then_some((ts_ns, event, bytes))

@@ -169,7 +169,7 @@ pub fn survey(spool: &Path) -> Result<Survey> {
             Ok(snapshot) => lives.snapshot(snapshot, &mut survey.files),
             Err(_) => survey.counts.malformed += 1,
         },
-        Record::Exec { cpu, seq, .. } => survey.counts.number(cpu, seq),
+        Record::Exec { cpu, seq, .. } | Record::Wanted { cpu, seq } => survey.counts.number(cpu, seq),
         Record::Round { .. } => {}
     });
     survey.counts.malformed += malformed;

@@ -7,9 +7,11 @@ use std::io;
 
 use super::range_map::RangeMap;
 use super::text;
+pub use frames::{call_frames, call_frames_of_bytes};
 use image::{Image, Segment};
 use input::Input;
 
+mod frames;
 mod image;
 mod input;
 mod plt;

@@ -12,7 +12,7 @@ mod range_map;
 mod text;
 
 pub use demangle::demangle;
-pub use elf::{ElfSymbols, build_id};
+pub use elf::{ElfSymbols, build_id, call_frames, call_frames_of_bytes};
 pub use kallsyms::{GeneratedCode, Kallsyms};
 pub use perf_map::{PerfMap, PerfMapLimits, open_perf_map};
 pub use text::decode;

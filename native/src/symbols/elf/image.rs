@@ -5,6 +5,7 @@ use object::elf;
 use super::super::range_map::{RangeMap, Span};
 use super::SymbolError;
 use super::input::Input;
+use crate::unwind::CodeSegment;
 
 /// Linked files have less than a hundred; the format allows 4 billion.
 const MAX_HEADERS: u64 = 1 << 20;
@@ -109,6 +110,10 @@ impl Section {
 
     pub fn is_code(&self) -> bool {
         self.is_loaded() && self.flags.contains(elf::SHF_EXECINSTR)
+    }
+
+    pub fn is_compressed(&self) -> bool {
+        self.flags.contains(elf::SHF_COMPRESSED)
     }
 
     pub fn end(&self) -> u64 {
@@ -227,6 +232,12 @@ impl Image {
             })
         });
         RangeMap::new(spans.collect())
+    }
+
+    /// The segments that are mapped executable.
+    pub fn code_segments(&self) -> Vec<CodeSegment> {
+        let code = self.segments.iter().filter(|s| s.kind == elf::PT_LOAD && s.flags.contains(elf::PF_X));
+        code.map(|s| CodeSegment { offset: s.offset, address: s.address, len: s.file_size }).collect()
     }
 
     /// The GNU build-id from the note segments, else from the note sections.

@@ -1,0 +1,281 @@
+//! Keeps the unwind tables in the BPF programs' memory, as bpf/tables.h lays it out.
+
+use std::collections::HashMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+
+use super::memory::Mapping;
+use crate::unwind::Table;
+
+const CHUNK_SHIFT: u32 = 15;
+const CHUNK_WORDS: u32 = 1 << CHUNK_SHIFT;
+const MAX_RULES: usize = 65536;
+/// 48 MiB; numbers of words have 24 bits.
+const MAX_WORDS: u32 = 12 << 20;
+/// A page's rows are at most so many, and never cross the end of a chunk.
+const MAX_ROWS_IN_PAGE: u32 = 255;
+const UNSUPPORTED: u32 = 1;
+
+/// `struct sberf_file_key`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    pub inode: u64,
+    pub device: u32,
+    /// 1: the vDSO; `inode` is 0 for that of 64-bit programs, 1 for that of 32-bit ones.
+    pub kind: u32,
+}
+
+/// What becomes of a file that the unwinder has met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready = 1,
+    /// It describes no call frames.
+    None = 2,
+    Refused = 3,
+}
+
+/// Why a table could not be installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("all tables together would take more than 48 MiB")]
+    NoRoom,
+    #[error("the kernel gave no memory")]
+    NoMemory,
+}
+
+/// The maps that the tables live in.
+pub struct TableMaps {
+    pub chunks: MapHandle,
+    pub rules: MapHandle,
+    pub files: MapHandle,
+    pub generation: MapHandle,
+}
+
+/// All tables of a capture.
+pub struct TableStore {
+    maps: TableMaps,
+    chunks: Vec<(MapHandle, Mapping)>,
+    rules: Mapping,
+    rule_ids: HashMap<u64, u32, ahash::RandomState>,
+    /// By their first word.
+    free: Vec<Words>,
+    installed: Vec<(FileKey, Words)>,
+    generation: u32,
+    pub evicted: u64,
+}
+
+/// A run of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Words {
+    start: u32,
+    len: u32,
+}
+
+impl TableStore {
+    pub fn new(maps: TableMaps) -> io::Result<Self> {
+        let rules = map_memory(&maps.rules, MAX_RULES * 8)?;
+        let mut store = Self {
+            maps,
+            chunks: Vec::new(),
+            rules,
+            rule_ids: HashMap::default(),
+            free: vec![Words { start: 0, len: MAX_WORDS }],
+            installed: Vec::new(),
+            generation: 0,
+            evicted: 0,
+        };
+        store.rule_id(crate::unwind::Rule::NONE.to_wire());
+        store.rule_id(crate::unwind::Rule::UNSUPPORTED.to_wire());
+        Ok(store)
+    }
+
+    /// Lets the unwinder use a table, evicting those that were not used for longest.
+    ///
+    /// # Errors
+    /// When there is no room for it; the unwinder then says so where it would need it.
+    pub fn install(&mut self, key: FileKey, table: &Table) -> Result<(), Refused> {
+        let pages = table.counts.len() as u32;
+        let rows = table.rows.len() as u32;
+        let crossings = rows / (CHUNK_WORDS - MAX_ROWS_IN_PAGE) + 2;
+        let wanted = pages + rows + crossings * MAX_ROWS_IN_PAGE;
+        let placed = self.allocate(wanted).ok_or(Refused::NoRoom).and_then(|words| {
+            let end = self.write(words, table).ok_or(Refused::NoMemory)?;
+            self.release(Words { start: end, len: words.start + words.len - end });
+            Ok(Words { start: words.start, len: end - words.start })
+        });
+        match placed {
+            Ok(words) => {
+                self.installed.push((key, words));
+                self.set(key, State::Ready, words.start, table.first_page, pages);
+                Ok(())
+            }
+            Err(refused) => {
+                self.refuse(key);
+                Err(refused)
+            }
+        }
+    }
+
+    /// The file has no table: its code is walked by frame pointer.
+    pub fn install_none(&mut self, key: FileKey) {
+        self.set(key, State::None, 0, 0, 0);
+    }
+
+    /// The file's code cannot be unwound; the stacks that need it say so.
+    pub fn refuse(&mut self, key: FileKey) {
+        self.set(key, State::Refused, 0, 0, 0);
+    }
+
+    /// The file could not be read now; the next sample in it asks again.
+    pub fn forget(&mut self, key: FileKey) {
+        let _ = self.maps.files.delete(&key.to_bytes());
+        self.bump();
+    }
+
+    fn set(&mut self, key: FileKey, state: State, index: u32, first_page: u32, pages: u32) {
+        let mut value = [0; 24];
+        for (at, word) in [state as u32, index, first_page, pages].into_iter().enumerate() {
+            value[4 * at..4 * at + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        value[16..].copy_from_slice(&super::clock::monotonic_ns().to_ne_bytes());
+        // The map is full: then the file stays unknown to the unwinder, which says so.
+        let _ = self.maps.files.update(&key.to_bytes(), &value, MapFlags::ANY);
+        self.bump();
+    }
+
+    fn bump(&mut self) {
+        self.generation += 1;
+        let _ =
+            self.maps.generation.update(&0u32.to_ne_bytes(), &self.generation.to_ne_bytes(), MapFlags::ANY);
+    }
+
+    /// Writes index and rows; returns the word behind them.
+    fn write(&mut self, words: Words, table: &Table) -> Option<u32> {
+        let ids: Vec<u32> = table.rules.iter().map(|&rule| self.rule_id(rule)).collect();
+        let mut at = words.start + table.counts.len() as u32;
+        let mut rows = table.rows.iter();
+        for (page, &count) in table.counts.iter().enumerate() {
+            let count = u32::from(count);
+            if at % CHUNK_WORDS + count > CHUNK_WORDS {
+                at = at.next_multiple_of(CHUNK_WORDS);
+            }
+            self.word(words.start + page as u32)?.store(at << 8 | count, Ordering::Relaxed);
+            for row in rows.by_ref().take(count as usize) {
+                let id = ids.get((row & 0x3f_ffff) as usize).copied().unwrap_or(UNSUPPORTED);
+                self.word(at)?.store(row & !0x3f_ffff | id, Ordering::Relaxed);
+                at += 1;
+            }
+        }
+        Some(at)
+    }
+
+    /// The same rule has the same number in all tables.
+    fn rule_id(&mut self, rule: u64) -> u32 {
+        if let Some(&id) = self.rule_ids.get(&rule) {
+            return id;
+        }
+        let id = self.rule_ids.len();
+        if id >= MAX_RULES {
+            return UNSUPPORTED;
+        }
+        // SAFETY: the mapping holds MAX_RULES aligned words of eight bytes.
+        unsafe { AtomicU64::from_ptr(self.rules.base().cast::<u64>().add(id)) }
+            .store(rule, Ordering::Relaxed);
+        self.rule_ids.insert(rule, id as u32);
+        id as u32
+    }
+
+    fn word(&mut self, number: u32) -> Option<&AtomicU32> {
+        let chunk = (number >> CHUNK_SHIFT) as usize;
+        while self.chunks.len() <= chunk {
+            self.add_chunk().ok()?;
+        }
+        let base = self.chunks[chunk].1.base().cast::<u32>();
+        // SAFETY: each mapping holds CHUNK_WORDS aligned words.
+        Some(unsafe { AtomicU32::from_ptr(base.add((number % CHUNK_WORDS) as usize)) })
+    }
+
+    fn add_chunk(&mut self) -> io::Result<()> {
+        // SAFETY: all-zero options but for size and flags are what libbpf's own macro makes.
+        let mut options: libbpf_sys::bpf_map_create_opts = unsafe { MaybeUninit::zeroed().assume_init() };
+        options.sz = size_of::<libbpf_sys::bpf_map_create_opts>() as _;
+        options.map_flags = libbpf_sys::BPF_F_MMAPABLE;
+        let bytes = CHUNK_WORDS * 4;
+        let map = MapHandle::create(MapType::Array, Some("sberf_chunk"), 4, bytes, 1, &options)
+            .map_err(io::Error::other)?;
+        let mapping = map_memory(&map, bytes as usize)?;
+        let fd = map.as_fd().as_raw_fd().to_ne_bytes();
+        let index = (self.chunks.len() as u32).to_ne_bytes();
+        self.maps.chunks.update(&index, &fd, MapFlags::ANY).map_err(io::Error::other)?;
+        self.chunks.push((map, mapping));
+        Ok(())
+    }
+
+    fn allocate(&mut self, len: u32) -> Option<Words> {
+        loop {
+            if let Some(at) = self.free.iter().position(|free| free.len >= len) {
+                let words = Words { start: self.free[at].start, len };
+                self.free[at].start += len;
+                self.free[at].len -= len;
+                self.free.retain(|free| free.len > 0);
+                return Some(words);
+            }
+            self.evict()?;
+        }
+    }
+
+    fn release(&mut self, words: Words) {
+        if words.len == 0 {
+            return;
+        }
+        let at = self.free.partition_point(|free| free.start < words.start);
+        self.free.insert(at, words);
+        self.free.dedup_by(|next, last| {
+            let adjacent = last.start + last.len == next.start;
+            last.len += if adjacent { next.len } else { 0 };
+            adjacent
+        });
+    }
+
+    /// Removes the table that was not used for longest; None when there is none.
+    fn evict(&mut self) -> Option<()> {
+        let used_ns = |key: &FileKey| {
+            let value = self.maps.files.lookup(&key.to_bytes(), MapFlags::ANY).ok().flatten();
+            value.map_or(0, |value| crate::wire::u64_at(&value, 16))
+        };
+        let (oldest, _) = self.installed.iter().enumerate().min_by_key(|(_, (key, _))| used_ns(key))?;
+        let (key, words) = self.installed.swap_remove(oldest);
+        self.forget(key);
+        self.wait_for_programs();
+        self.release(words);
+        self.evicted += 1;
+        Some(())
+    }
+
+    /// Returns when no program uses what was removed before: an update of a map of maps waits for that
+    /// (maybe_wait_bpf_programs() in kernel/bpf/syscall.c).
+    fn wait_for_programs(&self) {
+        if let Some((map, _)) = self.chunks.first() {
+            let fd = map.as_fd().as_raw_fd().to_ne_bytes();
+            let _ = self.maps.chunks.update(&0u32.to_ne_bytes(), &fd, MapFlags::ANY);
+        }
+    }
+}
+
+impl FileKey {
+    fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.inode.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.device.to_ne_bytes());
+        bytes[12..].copy_from_slice(&self.kind.to_ne_bytes());
+        bytes
+    }
+}
+
+fn map_memory(map: &MapHandle, len: usize) -> io::Result<Mapping> {
+    Mapping::new(map.as_fd().as_raw_fd(), 0, len, libc::PROT_READ | libc::PROT_WRITE)
+}

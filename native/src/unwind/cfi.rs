@@ -1,0 +1,311 @@
+//! From `.eh_frame` and `.debug_frame` to rules by address.  The bytes are a traced system's and may be
+//! hostile: all work is bounded by their length and by `MAX_ROWS`.
+
+use std::collections::HashMap;
+
+use gimli::{
+    BaseAddresses, CfaRule, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice, Expression,
+    Operation, Register, RegisterRule, RunTimeEndian, UnwindContext, UnwindSection, UnwindTableRow,
+};
+use object::elf;
+
+use super::rule::{Cfa, Fp, Rule};
+
+/// Of one file; the largest browsers have three million.
+pub const MAX_ROWS: usize = 4 << 20;
+
+type Slice<'a> = EndianSlice<'a, RunTimeEndian>;
+
+/// What a file says of its call frames.
+pub struct CallFrames {
+    pub machine: elf::Machine,
+    pub is_64: bool,
+    pub big_endian: bool,
+    /// Address as linked, and content.
+    pub eh_frame: Option<(u64, Vec<u8>)>,
+    pub debug_frame: Option<Vec<u8>>,
+}
+
+/// The DWARF numbers of the registers that matter.
+#[derive(Clone, Copy)]
+struct Registers {
+    sp: Register,
+    fp: Register,
+    ra: Register,
+    word: i64,
+    is_arm64: bool,
+}
+
+/// Rules by address as linked; each holds up to the next one's address.
+#[derive(Default)]
+pub struct Rules {
+    pub rows: Vec<(u64, Rule)>,
+    /// Functions whose description was damaged.
+    pub damaged: u64,
+    /// More rows than a file may have.
+    pub cut: bool,
+}
+
+/// Reads all descriptions of a file.
+pub fn read_rules(frames: &CallFrames) -> Rules {
+    let mut functions = Functions::default();
+    let Some(registers) = Registers::of(frames) else { return Rules::default() };
+    let endian = if frames.big_endian { RunTimeEndian::Big } else { RunTimeEndian::Little };
+    let address_size = if frames.is_64 { 8 } else { 4 };
+    if let Some((address, bytes)) = &frames.eh_frame {
+        let mut section = EhFrame::new(bytes, endian);
+        section.set_address_size(address_size);
+        functions.read(&section, &BaseAddresses::default().set_eh_frame(*address), registers);
+    }
+    if let Some(bytes) = &frames.debug_frame {
+        let mut section = DebugFrame::new(bytes, endian);
+        section.set_address_size(address_size);
+        functions.read(&section, &BaseAddresses::default(), registers);
+    }
+    functions.into_rules()
+}
+
+impl Registers {
+    fn of(frames: &CallFrames) -> Option<Self> {
+        let (sp, fp, ra, word) = match frames.machine {
+            elf::EM_X86_64 => (7, 6, 16, if frames.is_64 { 8 } else { return None }),
+            elf::EM_386 => (4, 5, 8, 4),
+            elf::EM_AARCH64 => (31, 29, 30, 8),
+            _ => return None,
+        };
+        let is_arm64 = frames.machine == elf::EM_AARCH64;
+        Some(Self { sp: Register(sp), fp: Register(fp), ra: Register(ra), word, is_arm64 })
+    }
+}
+
+/// One function: where it is, and its rows in `Functions::rows`.
+struct Function {
+    start: u64,
+    end: u64,
+    first: usize,
+    len: usize,
+}
+
+#[derive(Default)]
+struct Functions {
+    functions: Vec<Function>,
+    rows: Vec<(u64, Rule)>,
+    damaged: u64,
+    cut: bool,
+}
+
+impl Functions {
+    fn read<'a, S>(&mut self, section: &S, bases: &BaseAddresses, registers: Registers)
+    where
+        S: UnwindSection<Slice<'a>>,
+        S::Offset: std::hash::Hash + Eq,
+    {
+        let mut cies: HashMap<S::Offset, CommonInformationEntry<Slice<'a>>, ahash::RandomState> =
+            HashMap::default();
+        let mut context = UnwindContext::new();
+        let mut entries = section.entries(bases);
+        // An error ends the iteration: without the length of an entry there is no next one.
+        while let Ok(Some(entry)) = entries.next() {
+            let CieOrFde::Fde(partial) = entry else { continue };
+            let fde = partial.parse(|section, bases, offset| {
+                if let Some(cie) = cies.get(&offset) {
+                    return Ok(cie.clone());
+                }
+                let cie = section.cie_from_offset(bases, offset)?;
+                cies.insert(offset, cie.clone());
+                Ok(cie)
+            });
+            let Ok(fde) = fde else {
+                self.damaged += 1;
+                continue;
+            };
+            // Address 0: a function that the linker has left out.
+            if fde.initial_address() == 0 || fde.len() == 0 {
+                continue;
+            }
+            let first = self.rows.len();
+            let is_signal = fde.is_signal_trampoline();
+            let complete = fde.rows(section, bases, &mut context).and_then(|mut table| {
+                while let Some(row) = table.next_row()? {
+                    if self.rows.len() >= MAX_ROWS {
+                        self.cut = true;
+                        break;
+                    }
+                    let rule = rule_of(row, section, registers, is_signal, fde.cie().encoding());
+                    self.rows.push((row.start_address(), rule));
+                }
+                Ok(())
+            });
+            self.damaged += u64::from(complete.is_err());
+            let (start, end) = (fde.initial_address(), fde.end_address());
+            self.functions.push(Function { start, end, first, len: self.rows.len() - first });
+            if self.cut {
+                break;
+            }
+        }
+    }
+
+    /// Puts the functions in the order of their addresses; where two overlap the first one counts.
+    fn into_rules(mut self) -> Rules {
+        self.functions.sort_by_key(|function| function.start);
+        let mut rows: Vec<(u64, Rule)> = Vec::with_capacity(self.rows.len() + self.functions.len() / 8);
+        let mut reached = 0;
+        for function in &self.functions {
+            if function.start < reached || function.end <= function.start {
+                continue;
+            }
+            let mut at = reached;
+            if function.start > at && !rows.is_empty() {
+                push(&mut rows, at, Rule::NONE);
+            }
+            for &(address, rule) in &self.rows[function.first..function.first + function.len] {
+                at = address.clamp(function.start.max(at), function.end);
+                push(&mut rows, at, rule);
+            }
+            reached = function.end;
+        }
+        push(&mut rows, reached, Rule::NONE);
+        Rules { rows, damaged: self.damaged, cut: self.cut }
+    }
+}
+
+/// Appends a row unless it says what the last one did; a row at the same address replaces it.
+fn push(rows: &mut Vec<(u64, Rule)>, address: u64, rule: Rule) {
+    if rows.last().is_some_and(|last| last.0 == address) {
+        rows.pop();
+    }
+    if rows.last().is_none_or(|last| last.1 != rule) {
+        rows.push((address, rule));
+    }
+}
+
+fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
+    row: &UnwindTableRow<usize>,
+    section: &S,
+    registers: Registers,
+    is_signal: bool,
+    encoding: gimli::Encoding,
+) -> Rule {
+    let return_address = row.register(registers.ra);
+    if is_signal && !registers.is_arm64 {
+        return Rule { cfa: Cfa::Signal, fp: Fp::Same };
+    }
+    match return_address {
+        Some(RegisterRule::Undefined) => return Rule { cfa: Cfa::End, fp: Fp::Same },
+        None if registers.is_arm64 => {}
+        Some(RegisterRule::SameValue) if registers.is_arm64 => {}
+        Some(RegisterRule::Offset(_)) if registers.is_arm64 => {}
+        Some(RegisterRule::Offset(offset)) if offset == -registers.word => {}
+        _ => return Rule::UNSUPPORTED,
+    }
+    let Some(cfa) = cfa_of(row.cfa(), section, registers, encoding) else { return Rule::UNSUPPORTED };
+    let fp = match row.register(registers.fp) {
+        None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(Fp::Same),
+        Some(RegisterRule::Offset(offset)) => i16::try_from(offset).ok().map(Fp::AtCfa),
+        Some(RegisterRule::Expression(expression)) => {
+            let expression = expression.get(section).ok();
+            expression.and_then(|expression| match operations(expression, encoding)[..] {
+                [Operation::RegisterOffset { register, offset, .. }] if register == registers.fp => {
+                    i16::try_from(offset).ok().map(Fp::AtFp)
+                }
+                _ => None,
+            })
+        }
+        _ => None,
+    };
+    // On arm64 the return address lies above the saved frame pointer, or both are in registers.
+    if registers.is_arm64 {
+        let pair = match (fp, return_address) {
+            (Some(Fp::AtCfa(fp)), Some(RegisterRule::Offset(ra))) => ra == i64::from(fp) + 8,
+            (Some(Fp::Same), None | Some(RegisterRule::SameValue)) => true,
+            _ => false,
+        };
+        if !pair {
+            return Rule::UNSUPPORTED;
+        }
+    }
+    fp.map_or(Rule::UNSUPPORTED, |fp| Rule { cfa, fp })
+}
+
+fn cfa_of<'a, S: UnwindSection<Slice<'a>>>(
+    rule: &CfaRule<usize>,
+    section: &S,
+    registers: Registers,
+    encoding: gimli::Encoding,
+) -> Option<Cfa> {
+    match rule {
+        CfaRule::RegisterAndOffset { register, offset } => {
+            let offset = i32::try_from(*offset).ok()?;
+            Some(match *register {
+                register if register == registers.sp => Cfa::Sp(offset),
+                register if register == registers.fp => Cfa::Fp(offset),
+                Register(number) => Cfa::Register(u8::try_from(number).ok().filter(|n| *n < 16)?, offset),
+            })
+        }
+        CfaRule::Expression(expression) => {
+            let operations = operations(expression.get(section).ok()?, encoding);
+            deref(&operations, registers).or_else(|| plt(&operations, registers))
+        }
+    }
+}
+
+/// `breg N; deref [; plus_uconst N]`
+fn deref(operations: &[Operation<Slice<'_>>], registers: Registers) -> Option<Cfa> {
+    let (register, offset, add) = match *operations {
+        [Operation::RegisterOffset { register, offset, .. }, Operation::Deref { .. }] => {
+            (register, offset, 0)
+        }
+        [
+            Operation::RegisterOffset { register, offset, .. },
+            Operation::Deref { .. },
+            Operation::PlusConstant { value },
+        ] => (register, offset, value),
+        _ => return None,
+    };
+    let (offset, add) = (i32::try_from(offset).ok()?, i8::try_from(add).ok()?);
+    if offset.abs() >= 1 << 23 {
+        return None; // the wire form has 24 bits
+    }
+    match register {
+        register if register == registers.sp => Some(Cfa::SpDeref(offset, add)),
+        register if register == registers.fp => Some(Cfa::FpDeref(offset, add)),
+        _ => None,
+    }
+}
+
+/// `breg sp: word; breg ip: 0; lit15; and; lit11; ge; lit3; shl; plus`: what linkers write for the PLT.
+fn plt(operations: &[Operation<Slice<'_>>], registers: Registers) -> Option<Cfa> {
+    match *operations {
+        [
+            Operation::RegisterOffset { register, offset, .. },
+            Operation::RegisterOffset { register: ip, offset: 0, .. },
+            Operation::UnsignedConstant { value: 15 },
+            Operation::And,
+            Operation::UnsignedConstant { value: from },
+            Operation::Ge,
+            Operation::UnsignedConstant { value: shift },
+            Operation::Shl,
+            Operation::Plus,
+        ] => {
+            let usual = register == registers.sp
+                && offset == registers.word
+                && ip == registers.ra
+                && 1 << shift == registers.word;
+            (usual && from < 16).then_some(Cfa::Plt(from as u8))
+        }
+        _ => None,
+    }
+}
+
+/// At most ten operations: no expression that is understood has more.
+fn operations(expression: Expression<Slice<'_>>, encoding: gimli::Encoding) -> Vec<Operation<Slice<'_>>> {
+    let mut iter = expression.operations(encoding);
+    let mut found = Vec::new();
+    while let Ok(Some(operation)) = iter.next() {
+        found.push(operation);
+        if found.len() > 9 {
+            break;
+        }
+    }
+    found
+}

@@ -1,0 +1,16 @@
+//! Tables that tell, for every address of a program's code, how to find the caller's registers.
+//!
+//! Compilers describe that in `.eh_frame`, in a form that takes a program to read.  Here it becomes rows of
+//! four bytes that bpf/unwind.bpf.h can search: see `table` for their layout and docs/stacks.md for how a
+//! walk goes.
+
+mod cfi;
+mod rule;
+mod table;
+
+pub use cfi::CallFrames;
+pub use rule::Rule;
+pub use table::{CodeSegment, Table, TableError};
+
+#[cfg(test)]
+mod tests;

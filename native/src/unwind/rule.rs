@@ -1,0 +1,68 @@
+//! What to do in one frame.
+
+/// Where the canonical frame address is: the stack pointer's value before the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cfa {
+    /// There is no description of this code.
+    None,
+    /// A description that is none of the others.
+    Unsupported,
+    /// No caller: the thread's outermost function.
+    End,
+    Sp(i32),
+    Fp(i32),
+    /// Another register, by its DWARF number; known only in the innermost frame.
+    Register(u8, i32),
+    /// `*(sp + offset) + add`: code that aligns its stack (OpenSSL).
+    SpDeref(i32, i8),
+    /// `*(fp + offset) + add`: code that aligns its stack (gcc's main, AVX).
+    FpDeref(i32, i8),
+    /// A stub of the procedure linkage table: `sp + word`, one more word from this byte of the stub on.
+    Plt(u8),
+    /// The kernel's frame of a signal, at the stack pointer.
+    Signal,
+}
+
+/// Where the caller's frame pointer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fp {
+    /// Still in its register.
+    Same,
+    /// Saved at CFA + offset.
+    AtCfa(i16),
+    /// Saved at the frame pointer + offset.
+    AtFp(i16),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rule {
+    pub cfa: Cfa,
+    pub fp: Fp,
+}
+
+impl Rule {
+    pub const NONE: Rule = Rule { cfa: Cfa::None, fp: Fp::Same };
+    pub const UNSUPPORTED: Rule = Rule { cfa: Cfa::Unsupported, fp: Fp::Same };
+
+    /// As `struct sberf_rule` of bpf/tables.h: `{s32 cfa_offset, s16 fp_offset, u8 cfa, u8 fp}`, little-endian.
+    pub fn to_wire(self) -> u64 {
+        let (kind, offset) = match self.cfa {
+            Cfa::None => (0, 0),
+            Cfa::Unsupported => (1, 0),
+            Cfa::End => (2, 0),
+            Cfa::Sp(offset) => (3, offset),
+            Cfa::Fp(offset) => (4, offset),
+            Cfa::SpDeref(offset, add) => (5, offset << 8 | i32::from(add as u8)),
+            Cfa::FpDeref(offset, add) => (6, offset << 8 | i32::from(add as u8)),
+            Cfa::Plt(from) => (7, i32::from(from)),
+            Cfa::Signal => (8, 0),
+            Cfa::Register(register, offset) => (16 + u64::from(register), offset),
+        };
+        let (fp_kind, fp_offset) = match self.fp {
+            Fp::Same => (0, 0),
+            Fp::AtCfa(offset) => (1, offset),
+            Fp::AtFp(offset) => (2, offset),
+        };
+        u64::from(offset as u32) | u64::from(fp_offset as u16) << 32 | kind << 48 | fp_kind << 56
+    }
+}
