@@ -28,7 +28,7 @@ enum sberf_cfa {
 	SBERF_CFA_FP_DEREF = 6,    /* *(fp + offset / 256) + offset % 256 */
 	SBERF_CFA_PLT = 7,         /* sp + word, from byte `offset` of a stub of 16 bytes on sp + 2 * word */
 	SBERF_CFA_SIGNAL = 8,      /* a signal's frame: sp is saved at sp + offset */
-	SBERF_CFA_REGISTER = 16,   /* and above: DWARF's register number, + offset */
+	SBERF_CFA_REGISTER = 16,   /* and above: 16 + the register's place in struct pt_regs, in words */
 };
 
 /* Where the caller's frame pointer is. */
@@ -38,12 +38,14 @@ enum sberf_fp {
 	SBERF_FP_AT_FP = 2,  /* *(fp + offset) */
 };
 
-/* 8 bytes */
+/* 16 bytes */
 struct sberf_rule {
 	int cfa_offset;
 	short fp_offset;
 	unsigned char cfa; /* enum sberf_cfa */
 	unsigned char fp;  /* enum sberf_fp */
+	short bx_offset;   /* x86-64: rbx is saved at cfa + offset; 0: it is not */
+	short unused[3];
 };
 
 enum sberf_file_kind {
@@ -74,7 +76,7 @@ struct sberf_file {
 	unsigned long long used_ns; /* CLOCK_MONOTONIC; only now and then */
 };
 
-_Static_assert(sizeof(struct sberf_rule) == 8, "native/src/unwind/rule.rs");
+_Static_assert(sizeof(struct sberf_rule) == 16, "native/src/unwind/rule.rs");
 _Static_assert(sizeof(struct sberf_file_key) == 16, "native/src/capture/tables.rs");
 _Static_assert(sizeof(struct sberf_file) == 24, "native/src/capture/tables.rs");
 

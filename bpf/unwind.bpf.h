@@ -151,12 +151,16 @@ static __always_inline u64 kernel_stack(struct emitter *e, void *ctx, struct sta
 	return send_stack(e, s, nr, SBERF_STACK_KERNEL, end, tgid, hash);
 }
 
+#define REGS_BX 5 /* the place of rbx in struct pt_regs, in words */
+
 struct walk {
 	struct stack_scratch *scratch;
 	struct code_space *space;
 	u64 ip, sp, fp;
 #if defined(__TARGET_ARCH_arm64)
 	u64 lr; /* of the innermost frame; 0 above it */
+#else
+	u64 bx_at; /* where rbx was saved last; 0: it is still in its register */
 #endif
 	u64 hash;
 	u64 hash_before; /* without the last address */
@@ -263,6 +267,25 @@ static __always_inline long leave_signal(struct walk *w, u64 sp_at)
 	return 0;
 }
 
+/* A register as it was when the thread entered the kernel, for whatever reason. */
+static __always_inline bool task_register(u8 cfa, u64 *value)
+{
+	u64 regs = (u64)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	return !bpf_probe_read_kernel(value, sizeof(*value), (void *)(regs + 8 * (u64)(cfa - SBERF_CFA_REGISTER)));
+}
+
+/* A register that is neither sp nor fp. */
+static __always_inline bool other_register(struct walk *w, u8 cfa, u64 *value)
+{
+#if defined(__TARGET_ARCH_x86)
+	if (cfa == SBERF_CFA_REGISTER + REGS_BX)
+		return w->bx_at ? read_word(w, w->bx_at, value) : task_register(cfa, value);
+#endif
+	/* What a call may change is known in the innermost frame alone. */
+	return !w->is_return && !w->nr && task_register(cfa, value);
+}
+
 static __always_inline long frame_address(struct walk *w, const struct sberf_rule *rule, u64 *cfa)
 {
 	s32 offset = rule->cfa_offset;
@@ -285,10 +308,11 @@ static __always_inline long frame_address(struct walk *w, const struct sberf_rul
 		return 0;
 	case SBERF_CFA_END:
 		return stop(w, SBERF_END_ENTRY);
-	case SBERF_CFA_NONE:
-		return stop(w, SBERF_END_NO_TABLE);
 	}
-	return stop(w, SBERF_END_UNSUPPORTED_RULE);
+	if (rule->cfa < SBERF_CFA_REGISTER || !other_register(w, rule->cfa, cfa))
+		return stop(w, SBERF_END_UNSUPPORTED_RULE);
+	*cfa += offset;
+	return 0;
 }
 
 #if defined(__TARGET_ARCH_arm64)
@@ -311,13 +335,32 @@ static __always_inline bool callers_registers(struct walk *w, const struct sberf
 	return true;
 }
 
+static __always_inline bool follows_call(u64 address)
+{
+	(void)address;
+	return false; /* return addresses are in a register */
+}
+
 #else
+
+/* Is there a call before the address?  e8 and 4 bytes, or ff and 1 to 6. */
+static __always_inline bool follows_call(u64 address)
+{
+	u8 code[8];
+
+	if (address < 4096 || bpf_probe_read_user(code, sizeof(code), (void *)(address - sizeof(code))))
+		return false;
+	return code[3] == 0xe8 || (code[6] == 0xff && (code[7] & 0x38) == 0x10) ||
+	       (code[5] == 0xff && (code[6] & 0x38) == 0x10) || (code[2] == 0xff && (code[3] & 0x38) == 0x10);
+}
 
 /* The caller's frame pointer and the return address, which is the last word before `cfa`. */
 static __always_inline bool callers_registers(struct walk *w, const struct sberf_rule *rule, u64 cfa, u64 *pair)
 {
 	u64 word = word_len(w);
 
+	if (rule->bx_offset)
+		w->bx_at = cfa + rule->bx_offset;
 	if (rule->fp == SBERF_FP_AT_CFA && rule->fp_offset == -2 * (s64)word)
 		return read_pair(w, cfa - 2 * word, pair);
 	pair[0] = w->fp;
@@ -366,6 +409,20 @@ static __always_inline long leave_by_frame_pointer(struct walk *w)
 	return w->fp ? leave_frame(w, &rule) : stop(w, SBERF_END_ENTRY);
 }
 
+/*
+ * Code without a description, mostly assembly.  A leaf of it that has pushed nothing has its return address
+ * on top of the stack; else it may still keep frame pointers.
+ */
+static __always_inline long leave_undescribed(struct walk *w)
+{
+	struct sberf_rule leaf = { .cfa_offset = word_len(w), .cfa = SBERF_CFA_SP };
+	u64 top;
+
+	if (!w->is_return && read_word(w, w->sp, &top) && follows_call(top))
+		return leave_frame(w, &leaf);
+	return w->fp ? leave_by_frame_pointer(w) : stop(w, SBERF_END_NO_TABLE);
+}
+
 static __always_inline long leave_code(struct walk *w)
 {
 	u64 address = w->ip - w->is_return;
@@ -383,7 +440,9 @@ static __always_inline long leave_code(struct walk *w)
 	switch (m->state) {
 	case SBERF_TABLE_READY:
 		rule = find_rule(m, address);
-		return rule ? leave_frame(w, rule) : stop(w, SBERF_END_NO_TABLE);
+		if (rule && rule->cfa != SBERF_CFA_NONE)
+			return leave_frame(w, rule);
+		return leave_undescribed(w);
 	case SBERF_TABLE_NONE:
 		return leave_by_frame_pointer(w);
 	case SBERF_TABLE_PENDING:

@@ -17,7 +17,8 @@ MODULE_KINDS = ("kernel", "kernel_module", "bpf", "elf", "vdso", "jit", "anon", 
 
 # The ends that can leave a stack without frames, and the others.
 EMPTY_STACK_ENDS = ("no_registers", "kernel_thread", "not_asked", "scratch_busy", "lost")
-STACK_ENDS = ("entry", "depth_limit", "unreadable", "bad_frame_pointer", *EMPTY_STACK_ENDS)
+_TABLE_ENDS = ("no_table", "unsupported_rule", "table_pending", "table_refused", "not_code")
+STACK_ENDS = ("entry", "depth_limit", "unreadable", "bad_frame_pointer", *_TABLE_ENDS, *EMPTY_STACK_ENDS)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -132,7 +133,8 @@ def test_a_spool_of_another_version(workloads: Workloads, processes: Processes, 
     output = tmp_path / "newer.data"
     spool, _ = killed_capture(workloads, processes, output, 0.0)
     header = spool / "header.json"
-    header.write_text(header.read_text().replace('"version": 1', '"version": 99'))
+    content = json.loads(header.read_text())
+    header.write_text(json.dumps({**content, "version": 99}))
     run = run_sberf("recover", spool)
     assert run.status == 1
     assert "99" in run.err

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::memory::Mapping;
-use crate::unwind::Table;
+use crate::unwind::{Table, WireRule};
 
 const CHUNK_SHIFT: u32 = 15;
 const CHUNK_WORDS: u32 = 1 << CHUNK_SHIFT;
@@ -60,7 +60,7 @@ pub struct TableStore {
     maps: TableMaps,
     chunks: Vec<(MapHandle, Mapping)>,
     rules: Mapping,
-    rule_ids: HashMap<u64, u32, ahash::RandomState>,
+    rule_ids: HashMap<WireRule, u32, ahash::RandomState>,
     /// By their first word.
     free: Vec<Words>,
     installed: Vec<(FileKey, Words)>,
@@ -77,7 +77,7 @@ struct Words {
 
 impl TableStore {
     pub fn new(maps: TableMaps) -> io::Result<Self> {
-        let rules = map_memory(&maps.rules, MAX_RULES * 8)?;
+        let rules = map_memory(&maps.rules, MAX_RULES * 16)?;
         let mut store = Self {
             maps,
             chunks: Vec::new(),
@@ -174,7 +174,7 @@ impl TableStore {
     }
 
     /// The same rule has the same number in all tables.
-    fn rule_id(&mut self, rule: u64) -> u32 {
+    fn rule_id(&mut self, rule: WireRule) -> u32 {
         if let Some(&id) = self.rule_ids.get(&rule) {
             return id;
         }
@@ -182,9 +182,11 @@ impl TableStore {
         if id >= MAX_RULES {
             return UNSUPPORTED;
         }
-        // SAFETY: the mapping holds MAX_RULES aligned words of eight bytes.
-        unsafe { AtomicU64::from_ptr(self.rules.base().cast::<u64>().add(id)) }
-            .store(rule, Ordering::Relaxed);
+        for (at, word) in rule.into_iter().enumerate() {
+            // SAFETY: the mapping holds MAX_RULES aligned pairs of words of eight bytes.
+            let place = unsafe { AtomicU64::from_ptr(self.rules.base().cast::<u64>().add(2 * id + at)) };
+            place.store(word, Ordering::Relaxed);
+        }
         self.rule_ids.insert(rule, id as u32);
         id as u32
     }

@@ -16,11 +16,24 @@ pub const MAX_ROWS: usize = 4 << 20;
 
 type Slice<'a> = EndianSlice<'a, RunTimeEndian>;
 
+/// Functions whose descriptions are this close follow one another: what lies between is padding.
+const MAX_PADDING: u64 = 16;
+
+/// Small and without allocation: gimli's own storage costs more than all the rest.
+struct Storage;
+
+impl gimli::UnwindContextStorage<usize> for Storage {
+    type Rules = [(Register, RegisterRule<usize>); 34];
+    type Stack = [UnwindTableRow<usize, Self>; 6];
+}
+
 /// What a file says of its call frames.
 pub struct CallFrames {
     pub machine: elf::Machine,
     pub is_64: bool,
     pub big_endian: bool,
+    /// Where the program begins.
+    pub entry: u64,
     /// Address as linked, and content.
     pub eh_frame: Option<(u64, Vec<u8>)>,
     pub debug_frame: Option<Vec<u8>>,
@@ -32,6 +45,8 @@ struct Registers {
     sp: Register,
     fp: Register,
     ra: Register,
+    /// The other register that code which aligns its stack is found by (x86-64's dynamic linker).
+    bx: Option<Register>,
     word: i64,
     is_arm64: bool,
 }
@@ -62,7 +77,20 @@ pub fn read_rules(frames: &CallFrames) -> Rules {
         section.set_address_size(address_size);
         functions.read(&section, &BaseAddresses::default(), registers);
     }
-    functions.into_rules()
+    let mut rules = functions.into_rules();
+    rules.end_at_entry(frames.entry);
+    rules
+}
+
+impl Rules {
+    /// The code at the program's entry has no caller; glibc's dynamic linker does not say so.
+    fn end_at_entry(&mut self, entry: u64) {
+        let at = self.rows.partition_point(|row| row.0 <= entry);
+        let described = at.checked_sub(1).is_some_and(|before| self.rows[before].1 != Rule::NONE);
+        if entry != 0 && !described {
+            self.rows.insert(at, (entry, Rule::END));
+        }
+    }
 }
 
 impl Registers {
@@ -74,7 +102,17 @@ impl Registers {
             _ => return None,
         };
         let is_arm64 = frames.machine == elf::EM_AARCH64;
-        Some(Self { sp: Register(sp), fp: Register(fp), ra: Register(ra), word, is_arm64 })
+        let bx = (frames.machine == elf::EM_X86_64).then_some(Register(3));
+        Some(Self { sp: Register(sp), fp: Register(fp), ra: Register(ra), bx, word, is_arm64 })
+    }
+}
+
+impl Registers {
+    /// Where a register of x86-64 lies in the kernel's `struct pt_regs`, in words.
+    fn saved_at(self, register: u16) -> Option<u8> {
+        // rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 ... r15
+        const PLACES: [u8; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
+        if self.is_arm64 || self.word != 8 { None } else { PLACES.get(usize::from(register)).copied() }
     }
 }
 
@@ -102,7 +140,7 @@ impl Functions {
     {
         let mut cies: HashMap<S::Offset, CommonInformationEntry<Slice<'a>>, ahash::RandomState> =
             HashMap::default();
-        let mut context = UnwindContext::new();
+        let mut context = UnwindContext::<usize, Storage>::new_in();
         let mut entries = section.entries(bases);
         // An error ends the iteration: without the length of an entry there is no next one.
         while let Ok(Some(entry)) = entries.next() {
@@ -155,7 +193,7 @@ impl Functions {
                 continue;
             }
             let mut at = reached;
-            if function.start > at && !rows.is_empty() {
+            if function.start.saturating_sub(at) >= MAX_PADDING && !rows.is_empty() {
                 push(&mut rows, at, Rule::NONE);
             }
             for &(address, rule) in &self.rows[function.first..function.first + function.len] {
@@ -180,7 +218,7 @@ fn push(rows: &mut Vec<(u64, Rule)>, address: u64, rule: Rule) {
 }
 
 fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
-    row: &UnwindTableRow<usize>,
+    row: &UnwindTableRow<usize, Storage>,
     section: &S,
     registers: Registers,
     is_signal: bool,
@@ -188,10 +226,10 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
 ) -> Rule {
     let return_address = row.register(registers.ra);
     if is_signal && !registers.is_arm64 {
-        return Rule { cfa: Cfa::Signal, fp: Fp::Same };
+        return Rule { cfa: Cfa::Signal, ..Rule::NONE };
     }
     match return_address {
-        Some(RegisterRule::Undefined) => return Rule { cfa: Cfa::End, fp: Fp::Same },
+        Some(RegisterRule::Undefined) => return Rule::END,
         None if registers.is_arm64 => {}
         Some(RegisterRule::SameValue) if registers.is_arm64 => {}
         Some(RegisterRule::Offset(_)) if registers.is_arm64 => {}
@@ -224,7 +262,11 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
             return Rule::UNSUPPORTED;
         }
     }
-    fp.map_or(Rule::UNSUPPORTED, |fp| Rule { cfa, fp })
+    let bx = match registers.bx.map(|bx| row.register(bx)) {
+        Some(Some(RegisterRule::Offset(offset))) => i16::try_from(offset).unwrap_or(0),
+        _ => 0,
+    };
+    fp.map_or(Rule::UNSUPPORTED, |fp| Rule { cfa, fp, bx })
 }
 
 fn cfa_of<'a, S: UnwindSection<Slice<'a>>>(
@@ -239,7 +281,7 @@ fn cfa_of<'a, S: UnwindSection<Slice<'a>>>(
             Some(match *register {
                 register if register == registers.sp => Cfa::Sp(offset),
                 register if register == registers.fp => Cfa::Fp(offset),
-                Register(number) => Cfa::Register(u8::try_from(number).ok().filter(|n| *n < 16)?, offset),
+                Register(number) => Cfa::Register(registers.saved_at(number)?, offset),
             })
         }
         CfaRule::Expression(expression) => {

@@ -9,7 +9,7 @@ mod rule;
 mod table;
 
 pub use cfi::CallFrames;
-pub use rule::Rule;
+pub use rule::{Rule, WireRule};
 pub use table::{CodeSegment, Table, TableError};
 
 #[cfg(test)]

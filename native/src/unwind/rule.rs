@@ -11,7 +11,7 @@ pub enum Cfa {
     End,
     Sp(i32),
     Fp(i32),
-    /// Another register, by its DWARF number; known only in the innermost frame.
+    /// Another register, by its place in the kernel's `struct pt_regs`; known only in the innermost frame.
     Register(u8, i32),
     /// `*(sp + offset) + add`: code that aligns its stack (OpenSSL).
     SpDeref(i32, i8),
@@ -38,14 +38,21 @@ pub enum Fp {
 pub struct Rule {
     pub cfa: Cfa,
     pub fp: Fp,
+    /// x86-64: rbx is saved at CFA + offset.  0: it is not.
+    pub bx: i16,
 }
 
-impl Rule {
-    pub const NONE: Rule = Rule { cfa: Cfa::None, fp: Fp::Same };
-    pub const UNSUPPORTED: Rule = Rule { cfa: Cfa::Unsupported, fp: Fp::Same };
+/// A rule as `struct sberf_rule` of bpf/tables.h has it.
+pub type WireRule = [u64; 2];
 
-    /// As `struct sberf_rule` of bpf/tables.h: `{s32 cfa_offset, s16 fp_offset, u8 cfa, u8 fp}`, little-endian.
-    pub fn to_wire(self) -> u64 {
+impl Rule {
+    pub const NONE: Rule = Rule { cfa: Cfa::None, fp: Fp::Same, bx: 0 };
+    pub const UNSUPPORTED: Rule = Rule { cfa: Cfa::Unsupported, fp: Fp::Same, bx: 0 };
+
+    pub const END: Rule = Rule { cfa: Cfa::End, fp: Fp::Same, bx: 0 };
+
+    /// `{s32 cfa_offset, s16 fp_offset, u8 cfa, u8 fp, s16 bx_offset, s16 unused[3]}`, little-endian.
+    pub fn to_wire(self) -> WireRule {
         let (kind, offset) = match self.cfa {
             Cfa::None => (0, 0),
             Cfa::Unsupported => (1, 0),
@@ -63,6 +70,7 @@ impl Rule {
             Fp::AtCfa(offset) => (1, offset),
             Fp::AtFp(offset) => (2, offset),
         };
-        u64::from(offset as u32) | u64::from(fp_offset as u16) << 32 | kind << 48 | fp_kind << 56
+        let first = u64::from(offset as u32) | u64::from(fp_offset as u16) << 32 | kind << 48 | fp_kind << 56;
+        [first, u64::from(self.bx as u16)]
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::cfi::{CallFrames, read_rules};
-use super::rule::Rule;
+use super::rule::{Rule, WireRule};
 
 pub const PAGE_SHIFT: u32 = 10;
 const PAGE_LEN: u64 = 1 << PAGE_SHIFT;
@@ -40,7 +40,7 @@ pub enum TableError {
 #[derive(Debug, Default, PartialEq)]
 pub struct Table {
     /// As `Rule::to_wire` writes them; rows refer to them by index.
-    pub rules: Vec<u64>,
+    pub rules: Vec<WireRule>,
     /// Number of the first page: its file offset divided by the page's length.
     pub first_page: u32,
     /// How many of `rows` each page has.
@@ -78,7 +78,7 @@ impl Table {
     }
 
     /// The row's rule; for tests and statistics.
-    pub fn rule_at(&self, file_offset: u64) -> Option<u64> {
+    pub fn rule_at(&self, file_offset: u64) -> Option<WireRule> {
         let page = (file_offset >> PAGE_SHIFT).checked_sub(u64::from(self.first_page))? as usize;
         let count = usize::from(*self.counts.get(page)?);
         let start: usize = self.counts[..page].iter().map(|&count| usize::from(count)).sum();

@@ -25,7 +25,7 @@ fn table_sizes() {
                 let mut kinds = [0u64; 40];
                 for row in &table.rows {
                     let rule = table.rules[(row & 0x3f_ffff) as usize];
-                    kinds[(rule >> 48 & 0xff) as usize] += 1;
+                    kinds[(rule[0] >> 48 & 0xff) as usize] += 1;
                 }
                 let kinds: Vec<_> = kinds.iter().enumerate().filter(|k| *k.1 > 0).collect();
                 println!(

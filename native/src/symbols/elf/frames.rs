@@ -49,6 +49,7 @@ fn read(mut input: Input) -> Result<(CallFrames, Vec<CodeSegment>), SymbolError>
         machine: image.machine,
         is_64: image.format.is_64,
         big_endian: image.format.big_endian,
+        entry: image.entry,
         eh_frame,
         debug_frame,
     };

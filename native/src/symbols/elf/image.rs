@@ -130,6 +130,8 @@ impl Section {
 pub struct Image {
     pub format: Format,
     pub machine: elf::Machine,
+    /// Where the program begins, 0 for most libraries.
+    pub entry: u64,
     pub segments: Vec<Segment>,
     section_table: Option<TablePlace>,
     section_names_index: u32,
@@ -152,6 +154,7 @@ impl Image {
         let mut image = Image {
             format,
             machine: elf::Machine(format.u16(&header, 18)),
+            entry: format.word(&header, 24, 24),
             segments: Vec::new(),
             section_table: None,
             section_names_index: u32::from(half(50, 62)),
