@@ -13,6 +13,7 @@
 #define SBERF_MAX_KERNEL_FRAMES 127
 #define SBERF_MAX_USER_FRAMES 1024
 #define SBERF_MAX_ARGUMENTS 512
+#define SBERF_MAX_COPY 28672
 
 enum sberf_record_type {
 	SBERF_SAMPLE = 1,          /* struct sberf_sample, weight = the event's configured period */
@@ -20,6 +21,7 @@ enum sberf_record_type {
 	SBERF_STACK = 3,           /* struct sberf_stack and its addresses */
 	SBERF_EXEC = 4,            /* struct sberf_exec and the arguments */
 	SBERF_WANTED = 5,          /* struct sberf_wanted */
+	SBERF_STACK_COPY = 6,      /* struct sberf_stack_copy and a part of the stack */
 };
 
 enum sberf_stack_kind {
@@ -103,6 +105,23 @@ struct sberf_wanted {
 	unsigned int unused;
 };
 
+/* 72 bytes, then len bytes of the stack from sp on: what the unwinder needs a table for that is not there yet */
+struct sberf_stack_copy {
+	struct sberf_record rec;
+	unsigned long long id;     /* stands for the callers in sberf_sample.user_callers */
+	unsigned long long prefix; /* hash of the callers that were found */
+	unsigned long long ip;     /* of the last one found */
+	unsigned long long sp;
+	unsigned long long fp;
+	unsigned int tgid;
+	unsigned int len;
+	unsigned char is_return;
+	unsigned char is_32bit;
+	unsigned char unused[6];
+	unsigned long long reserved;
+};
+
+_Static_assert(sizeof(struct sberf_stack_copy) == 72, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_wanted) == 48, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_exec) == 24, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_record) == 8, "native/src/wire.rs");

@@ -292,6 +292,7 @@ static __always_inline long frame_address(struct walk *w, const struct sberf_rul
 
 	switch (rule->cfa) {
 	case SBERF_CFA_SP:
+	case SBERF_CFA_RETURN_IN:
 		*cfa = w->sp + offset;
 		return 0;
 	case SBERF_CFA_FP:
@@ -361,6 +362,10 @@ static __always_inline bool callers_registers(struct walk *w, const struct sberf
 
 	if (rule->bx_offset)
 		w->bx_at = cfa + rule->bx_offset;
+	if (rule->cfa == SBERF_CFA_RETURN_IN) {
+		pair[0] = w->fp;
+		return !w->is_return && task_register(SBERF_CFA_REGISTER + rule->fp_offset, &pair[1]);
+	}
 	if (rule->fp == SBERF_FP_AT_CFA && rule->fp_offset == -2 * (s64)word)
 		return read_pair(w, cfa - 2 * word, pair);
 	pair[0] = w->fp;
@@ -473,6 +478,60 @@ static long walk_frame(u64 index, void *ctx)
 	return 0;
 }
 
+/* Copies are for the moments in which a table is made: so many of them on a CPU in so long. */
+#define MAX_COPIES 64
+#define COPY_WINDOW_NS 100000000ULL
+#define COPY_STEP 256
+
+struct copy_scratch {
+	u64 window_ns; /* when the window began */
+	u64 copies;    /* in this window */
+	struct sberf_stack_copy head;
+	char bytes[SBERF_MAX_COPY];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct copy_scratch);
+} copy_scratch SEC(".maps");
+
+/* Copies the stack, for user space to go on; returns what then stands for the callers, 0 for none. */
+static __always_inline u64 copy_stack(struct emitter *e, const struct walk *w, u32 tgid, u64 prefix)
+{
+	u64 now_ns = bpf_ktime_get_ns();
+	struct copy_scratch *c;
+	u32 zero = 0, len = 0;
+
+	c = bpf_map_lookup_elem(&copy_scratch, &zero);
+	if (!c)
+		return 0;
+	if (now_ns - c->window_ns > COPY_WINDOW_NS) {
+		c->window_ns = now_ns;
+		c->copies = 0;
+	}
+	if (c->copies++ >= MAX_COPIES)
+		return 0;
+	for (; len < SBERF_MAX_COPY; len += COPY_STEP) {
+		if (bpf_probe_read_user(c->bytes + len, COPY_STEP, (void *)(w->sp + len)))
+			break;
+	}
+	record_init(e, &c->head.rec, SBERF_STACK_COPY, 0);
+	c->head.id = hash_step(hash_step(e->cpu, now_ns), 3) | 1ULL << 63;
+	c->head.prefix = prefix;
+	c->head.ip = w->ip;
+	c->head.sp = w->sp;
+	c->head.fp = w->fp;
+	c->head.tgid = tgid;
+	c->head.len = len;
+	c->head.is_return = w->is_return;
+	c->head.is_32bit = w->is_32bit;
+	if (len > SBERF_MAX_COPY)
+		len = SBERF_MAX_COPY;
+	return emit_copy(e, &c->head.rec, sizeof(c->head) + len, wake_flags(e, c->head.rec.seq)) ? c->head.id : 0;
+}
+
 /* Walks the user stack that `regs` belong to; returns the hash of the callers. */
 static __always_inline u64 user_callers(struct emitter *e, const struct user_regs *regs,
 					struct stack_scratch *s, struct task_struct *task, u32 tgid)
@@ -488,6 +547,7 @@ static __always_inline u64 user_callers(struct emitter *e, const struct user_reg
 		.end = SBERF_END_DEPTH_LIMIT,
 		.is_32bit = regs->is_32bit,
 	};
+	u64 hash, copy;
 
 #if defined(__TARGET_ARCH_arm64)
 	w.lr = regs->lr;
@@ -501,7 +561,12 @@ static __always_inline u64 user_callers(struct emitter *e, const struct user_reg
 				break;
 		}
 	}
-	return send_stack(e, s, w.nr, SBERF_STACK_USER, w.end, tgid, w.hash);
+	hash = send_stack(e, s, w.nr, SBERF_STACK_USER, w.end, tgid, w.hash);
+	if (w.end == SBERF_END_TABLE_PENDING) {
+		copy = copy_stack(e, &w, tgid, hash);
+		return copy ? copy : hash;
+	}
+	return hash;
 }
 
 #if defined(__TARGET_ARCH_x86)

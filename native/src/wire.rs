@@ -10,6 +10,7 @@ const SAMPLE_WEIGHTED: u8 = 2;
 const STACK: u8 = 3;
 const EXEC: u8 = 4;
 const WANTED: u8 = 5;
+const STACK_COPY: u8 = 6;
 const PERF: u8 = 64;
 const PROCESS: u8 = 65;
 const ROUND: u8 = 66;
@@ -20,6 +21,9 @@ pub const SAMPLE_WEIGHTED_LEN: usize = 56;
 const STACK_LEN: usize = 24;
 const EXEC_LEN: usize = 24;
 const WANTED_LEN: usize = 48;
+const STACK_COPY_LEN: usize = 72;
+/// Follows bpf/event.h.
+pub const MAX_USER_FRAMES: usize = 1024;
 
 /// Names of `enum sberf_stack_end`, in its order.
 pub const STACK_ENDS: [&str; 13] = [
@@ -43,6 +47,7 @@ pub const STACK_ENDS: [&str; 13] = [
 pub enum Record<'a> {
     Sample(Sample),
     Stack(StackBody<'a>),
+    StackCopy(StackCopy<'a>),
     /// A raw perf side-band record (mmap2, comm, fork, exit, lost ...), see `perf_record`.
     Perf {
         cpu: u16,
@@ -99,11 +104,34 @@ pub struct StackBody<'a> {
     addresses: &'a [u8],
 }
 
+/// A part of a stack, from which user space finds the callers that the BPF programs could not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StackCopy<'a> {
+    pub cpu: u16,
+    pub seq: u32,
+    /// Stands for the callers in a sample.
+    pub id: u64,
+    /// Hash of the callers that were found.
+    pub prefix: u64,
+    pub ip: u64,
+    pub sp: u64,
+    pub fp: u64,
+    pub is_return: bool,
+    pub is_32bit: bool,
+    /// The stack from `sp` on.
+    pub bytes: &'a [u8],
+}
+
 impl<'a> StackBody<'a> {
     /// Leaf first.
     pub fn addresses(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
         self.addresses.chunks_exact(8).map(|b| u64_at(b, 0))
     }
+}
+
+/// The index of a name in [`STACK_ENDS`].
+pub fn end_number(name: &str) -> u8 {
+    STACK_ENDS.iter().position(|end| *end == name).expect("one of the names") as u8
 }
 
 /// The stack end that a value of `user_callers` without a body stands for.
@@ -128,6 +156,7 @@ pub fn next_record(buf: &[u8]) -> Result<(Record<'_>, usize), WireError> {
         SAMPLE => Record::Sample(sample(bytes, None)),
         SAMPLE_WEIGHTED => Record::Sample(sample(bytes, Some(u64_at(bytes, SAMPLE_LEN)))),
         STACK => Record::Stack(stack(bytes)),
+        STACK_COPY => Record::StackCopy(stack_copy(bytes)?),
         WANTED => Record::Wanted { cpu: u16_at(bytes, 2), seq: u32_at(bytes, 4) },
         ROUND => Record::Round { ts_ns: u64_at(bytes, 8) },
         PERF => Record::Perf { cpu: u16_at(bytes, 2), bytes: wrapped(bytes) },
@@ -149,6 +178,8 @@ fn record_len(buf: &[u8]) -> Result<usize, WireError> {
         STACK => STACK_LEN + 8 * usize::from(u16_at(buf, 16)),
         EXEC => EXEC_LEN + (u32_at(buf, 20) as usize).next_multiple_of(8),
         WANTED => WANTED_LEN,
+        STACK_COPY if buf.len() < STACK_COPY_LEN => return Err(WireError::Truncated),
+        STACK_COPY => STACK_COPY_LEN + (u32_at(buf, 52) as usize).next_multiple_of(8),
         ROUND => RECORD_LEN + 8,
         PERF | PROCESS => RECORD_LEN + (u32_at(buf, 4) as usize).next_multiple_of(8),
         other => return Err(WireError::UnknownType(other)),
@@ -343,6 +374,21 @@ fn stack(b: &[u8]) -> StackBody<'_> {
         tgid: u32_at(b, 20),
         addresses: &b[STACK_LEN..],
     }
+}
+
+fn stack_copy(b: &[u8]) -> Result<StackCopy<'_>, WireError> {
+    Ok(StackCopy {
+        cpu: u16_at(b, 2),
+        seq: u32_at(b, 4),
+        id: u64_at(b, 8),
+        prefix: u64_at(b, 16),
+        ip: u64_at(b, 24),
+        sp: u64_at(b, 32),
+        fp: u64_at(b, 40),
+        is_return: b[56] != 0,
+        is_32bit: b[57] != 0,
+        bytes: b.get(STACK_COPY_LEN..STACK_COPY_LEN + u32_at(b, 52) as usize).ok_or(WireError::Truncated)?,
+    })
 }
 
 fn exec(b: &[u8]) -> Result<Record<'_>, WireError> {

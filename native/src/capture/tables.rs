@@ -98,7 +98,7 @@ impl TableStore {
     /// # Errors
     /// When there is no room for it; the unwinder then says so where it would need it.
     pub fn install(&mut self, key: FileKey, table: &Table) -> Result<(), Refused> {
-        let pages = table.counts.len() as u32;
+        let pages = table.pages() as u32;
         let rows = table.rows.len() as u32;
         let crossings = rows / (CHUNK_WORDS - MAX_ROWS_IN_PAGE) + 2;
         let wanted = pages + rows + crossings * MAX_ROWS_IN_PAGE;
@@ -155,11 +155,11 @@ impl TableStore {
 
     /// Writes index and rows; returns the word behind them.
     fn write(&mut self, words: Words, table: &Table) -> Option<u32> {
-        let ids: Vec<u32> = table.rules.iter().map(|&rule| self.rule_id(rule)).collect();
-        let mut at = words.start + table.counts.len() as u32;
+        let ids: Vec<u32> = table.rules.iter().map(|rule| self.rule_id(rule.to_wire())).collect();
+        let mut at = words.start + table.pages() as u32;
         let mut rows = table.rows.iter();
-        for (page, &count) in table.counts.iter().enumerate() {
-            let count = u32::from(count);
+        for (page, range) in table.starts.windows(2).enumerate() {
+            let count = range[1] - range[0];
             if at % CHUNK_WORDS + count > CHUNK_WORDS {
                 at = at.next_multiple_of(CHUNK_WORDS);
             }

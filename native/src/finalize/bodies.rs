@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::wire::{STACK_ENDS, StackBody};
+use crate::wire::{STACK_ENDS, StackBody, StackCopy};
 
 /// 512 MiB of addresses; a crafted spool cannot make us keep more.
 const MAX_ADDRESSES: usize = 64 << 20;
+/// Of copied stacks; a capture makes a few hundred.
+const MAX_COPIED_BYTES: usize = 256 << 20;
 
 /// The addresses of one kernel stack or of a user stack's callers, leaf first.
 pub struct Body<'a> {
@@ -19,6 +21,8 @@ pub struct Body<'a> {
 pub struct Bodies {
     places: HashMap<(u64, bool), Place, ahash::RandomState>,
     addresses: Vec<u64>,
+    copies: HashMap<u64, Copied, ahash::RandomState>,
+    copied: Vec<u8>,
     /// Bodies whose hash another body had already; the first one counts.
     pub collisions: u64,
     /// Bodies that were not kept because of their number or because they were malformed.
@@ -31,7 +35,29 @@ struct Place {
     end: u8,
 }
 
+/// A stack copy whose bytes lie in `Bodies::copied`.
+struct Copied {
+    copy: StackCopy<'static>,
+    start: usize,
+    len: usize,
+}
+
 impl Bodies {
+    pub fn add_copy(&mut self, copy: &StackCopy<'_>) {
+        if self.copied.len() + copy.bytes.len() > MAX_COPIED_BYTES {
+            self.refused += 1;
+            return;
+        }
+        let (start, len) = (self.copied.len(), copy.bytes.len());
+        self.copied.extend_from_slice(copy.bytes);
+        self.copies.insert(copy.id, Copied { copy: StackCopy { bytes: &[], ..*copy }, start, len });
+    }
+
+    pub fn copy(&self, id: u64) -> Option<StackCopy<'_>> {
+        let Copied { copy, start, len } = self.copies.get(&id)?;
+        Some(StackCopy { bytes: &self.copied[*start..start + len], ..*copy })
+    }
+
     pub fn add(&mut self, body: &StackBody<'_>) {
         let len = body.addresses().len();
         let fits = self.addresses.len() + len <= MAX_ADDRESSES;

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
 
 use super::FileStore;
 use super::address_space::{Files, Map};
 use super::code::{Code, ModuleKind, NO_NAME};
 use crate::symbols::{self, ElfSymbols};
+use crate::unwind::Table;
 use crate::wire::{Inode, MappedFile};
 
 type FastMap<K, V> = HashMap<K, V, ahash::RandomState>;
@@ -37,13 +39,16 @@ pub struct MappedCode<'a> {
     places: FastMap<u32, Place>,
     modules: FastMap<FileKey, u32>,
     vdso: Result<ElfSymbols, String>,
+    /// By module; None: it has none.
+    tables: FastMap<u32, Option<Arc<Table>>>,
 }
 
 impl<'a> MappedCode<'a> {
     /// `same_boot`: the vDSO of this process is that of the recorded ones.
     pub fn new(files: &'a Files, store: &'a dyn FileStore, same_boot: bool) -> Self {
         let vdso = if same_boot { own_vdso() } else { Err("rebooted since the recording".to_string()) };
-        Self { files, store, places: FastMap::default(), modules: FastMap::default(), vdso }
+        let (places, modules, tables) = (FastMap::default(), FastMap::default(), FastMap::default());
+        Self { files, store, places, modules, vdso, tables }
     }
 
     pub fn place(&mut self, code: &mut Code, map: &Map) -> Place {
@@ -63,6 +68,27 @@ impl<'a> MappedCode<'a> {
             self.places.insert(map.file, place); // both vDSOs have the same path
         }
         place
+    }
+
+    /// The unwind table of a module.
+    pub fn table(&mut self, code: &Code, place: Place) -> Option<Arc<Table>> {
+        let (Place::File(module) | Place::Vdso(module)) = place else { return None };
+        if let Some(table) = self.tables.get(&module) {
+            return table.clone();
+        }
+        let table = match (place, code.modules[module as usize].file) {
+            (Place::File(_), Some(file)) => {
+                let file = open_file(self.store, self.files.get(file)).ok();
+                file.and_then(|file| symbols::call_frames(&file).ok())
+            }
+            (Place::Vdso(_), _) if code.modules[module as usize].path == "[vdso]" => {
+                own_vdso_image().ok().and_then(|image| symbols::call_frames_of_bytes(&image).ok())
+            }
+            _ => None,
+        };
+        let table = table.and_then(|(frames, segments)| Table::build(&frames, &segments).ok()).map(Arc::new);
+        self.tables.insert(module, table.clone());
+        table
     }
 
     /// The frame of an address in a vDSO.
@@ -163,7 +189,7 @@ fn is_generated(file: &MappedFile) -> bool {
 }
 
 /// The image that the kernel maps into every 64-bit process, this one too.
-fn own_vdso() -> Result<ElfSymbols, String> {
+fn own_vdso_image() -> Result<Vec<u8>, String> {
     let maps = fs::read_to_string("/proc/self/maps").map_err(|e| e.to_string())?;
     let line = maps.lines().find(|line| line.ends_with("[vdso]")).ok_or("there is no vDSO here")?;
     // `7ffd5a1c8000-7ffd5a1ca000 r-xp 00000000 00:00 0                          [vdso]`
@@ -174,7 +200,11 @@ fn own_vdso() -> Result<ElfSymbols, String> {
     let mut image = vec![0; len as usize];
     let memory = File::open("/proc/self/mem").map_err(|e| e.to_string())?;
     memory.read_exact_at(&mut image, start).map_err(|e| e.to_string())?;
-    ElfSymbols::from_bytes(&image).map_err(|e| e.to_string())
+    Ok(image)
+}
+
+fn own_vdso() -> Result<ElfSymbols, String> {
+    ElfSymbols::from_bytes(&own_vdso_image()?).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod address_space;
 mod bodies;
 mod code;
+mod copies;
 mod generated;
 mod kernel;
 mod mapped;

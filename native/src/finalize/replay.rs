@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use super::FileStore;
 use super::address_space::{Files, Map};
 use super::code::{Code, ModuleKind};
+use super::copies;
 use super::generated::PerfMaps;
 use super::kernel::Kernel;
 use super::mapped::{MappedCode, Place};
@@ -20,7 +21,8 @@ use crate::error::Result;
 use crate::perf_record::{self, SideBody};
 use crate::spool::{Header, SpoolReader};
 use crate::symbols;
-use crate::wire::{ProcessSnapshot, Record, Sample};
+use crate::unwind::Table;
+use crate::wire::{ProcessSnapshot, Record, Sample, StackCopy};
 
 const STACKS_IN_BATCH: usize = 1 << 15;
 const NO_MAPPING: &str = "none: the address lies in no known mapping";
@@ -89,7 +91,9 @@ fn event_of(record: Record<'_>) -> Option<(u64, Event, usize)> {
             let cmdline = arguments::quote(arguments)?.into_boxed_str();
             (ts_ns, Event::Cmdline { pid: pid as i32, cmdline }, arguments.len())
         }
-        Record::Stack(_) | Record::Wanted { .. } | Record::Round { .. } => return None,
+        Record::Stack(_) | Record::StackCopy(_) | Record::Wanted { .. } | Record::Round { .. } => {
+            return None;
+        }
     };
     // Times are signed in the tables.
     i64::try_from(ts_ns).is_ok().then_some((ts_ns, event, bytes))
@@ -190,10 +194,24 @@ impl World<'_> {
 }
 
 /// The world as one process sees it at one moment.
-struct View<'v, 'a> {
+pub struct View<'v, 'a> {
     world: &'v mut World<'a>,
     row: u32,
     ts_ns: u64,
+}
+
+impl View<'_, '_> {
+    /// The mapping of code at an address.
+    pub fn map_of(&self, address: u64) -> Option<Map> {
+        self.world.processes.rows[self.row as usize].space.find(address).copied()
+    }
+
+    /// What a mapping holds, and its unwind table if it has one.
+    pub fn table_of(&mut self, map: &Map) -> (Place, Option<Arc<Table>>) {
+        let World { code, mapped, .. } = &mut *self.world;
+        let place = mapped.place(code, map);
+        (place, mapped.table(code, place))
+    }
 }
 
 impl Resolve for View<'_, '_> {
@@ -232,6 +250,10 @@ impl Resolve for View<'_, '_> {
         let module =
             module.unwrap_or_else(|| code.named_module("[unknown]", ModuleKind::Unknown, NO_MAPPING));
         code.frame(module, address, is_return, super::code::NO_NAME)
+    }
+
+    fn unwind(&mut self, copy: &StackCopy<'_>, found: usize) -> (Vec<u64>, u8) {
+        copies::unwind(self, copy, found)
     }
 
     fn may_be_code(&self, address: u64) -> bool {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::bodies::Bodies;
-use crate::wire::{self, STACK_ENDS, Sample};
+use crate::wire::{self, STACK_ENDS, Sample, StackCopy};
 
 type FastMap<K, V> = HashMap<K, V, ahash::RandomState>;
 
@@ -35,6 +35,8 @@ pub trait Resolve {
     fn may_be_code(&self, address: u64) -> bool;
     /// [`super::code::Frame::identity`]
     fn identity(&self, frame: u32) -> u64;
+    /// The callers in a copied stack above the `found` ones, and how it ends.
+    fn unwind(&mut self, copy: &StackCopy<'_>, found: usize) -> (Vec<u64>, u8);
 }
 
 /// Distinct stacks that wait to be written.
@@ -151,16 +153,23 @@ impl<'a> Stacks<'a> {
         if let Some(&part) = self.callers.get(&(version, hash)) {
             return part;
         }
-        let part = match self.bodies.get(hash, true) {
-            Some(body) => {
+        let part = match (self.bodies.copy(hash), self.bodies.get(hash, true)) {
+            (Some(copy), _) => self.copied_part(&copy, code),
+            (None, Some(body)) => {
                 let code_len = code_len(body.addresses, code);
                 let end = if code_len < body.addresses.len() { BAD_FRAME_POINTER } else { body.end };
                 self.part(body.addresses[..code_len].iter().map(|&a| code.user_frame(a, true)), end)
             }
-            None => self.part([].into_iter(), LOST),
+            (None, None) => self.part([].into_iter(), LOST),
         };
         self.callers.insert((version, hash), part);
         part
+    }
+
+    fn copied_part(&mut self, copy: &StackCopy<'_>, code: &mut impl Resolve) -> Part {
+        let found = self.bodies.get(copy.prefix, true).map_or(&[][..], |body| body.addresses);
+        let (callers, end) = code.unwind(copy, found.len());
+        self.part(found.iter().chain(&callers).map(|&address| code.user_frame(address, true)), end)
     }
 
     fn part(&mut self, frames: impl Iterator<Item = u32>, end: u8) -> Part {

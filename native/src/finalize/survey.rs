@@ -153,6 +153,10 @@ pub fn survey(spool: &Path) -> Result<Survey> {
             survey.counts.number(body.cpu, body.seq);
             survey.bodies.add(&body);
         }
+        Record::StackCopy(copy) => {
+            survey.counts.number(copy.cpu, copy.seq);
+            survey.bodies.add_copy(&copy);
+        }
         Record::Perf { bytes, .. } => match perf_record::parse(bytes) {
             Some(record) => {
                 survey.counts.saw(record.ts_ns);

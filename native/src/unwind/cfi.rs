@@ -225,8 +225,8 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
     encoding: gimli::Encoding,
 ) -> Rule {
     let return_address = row.register(registers.ra);
-    if is_signal && !registers.is_arm64 {
-        return Rule { cfa: Cfa::Signal, ..Rule::NONE };
+    if is_signal {
+        return signal_rule(row.cfa(), section, registers, encoding);
     }
     match return_address {
         Some(RegisterRule::Undefined) => return Rule::END,
@@ -234,6 +234,19 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
         Some(RegisterRule::SameValue) if registers.is_arm64 => {}
         Some(RegisterRule::Offset(_)) if registers.is_arm64 => {}
         Some(RegisterRule::Offset(offset)) if offset == -registers.word => {}
+        Some(RegisterRule::Register(Register(number))) => {
+            return match (row.cfa(), registers.saved_at(number)) {
+                (CfaRule::RegisterAndOffset { register, offset }, Some(place))
+                    if *register == registers.sp =>
+                {
+                    i32::try_from(*offset).map_or(Rule::UNSUPPORTED, |offset| Rule {
+                        cfa: Cfa::ReturnIn(place, offset),
+                        ..Rule::NONE
+                    })
+                }
+                _ => Rule::UNSUPPORTED,
+            };
+        }
         _ => return Rule::UNSUPPORTED,
     }
     let Some(cfa) = cfa_of(row.cfa(), section, registers, encoding) else { return Rule::UNSUPPORTED };
@@ -267,6 +280,21 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
         _ => 0,
     };
     fp.map_or(Rule::UNSUPPORTED, |fp| Rule { cfa, fp, bx })
+}
+
+/// The kernel's frame lies at the stack pointer; the description tells where sp is in it.
+fn signal_rule<'a, S: UnwindSection<Slice<'a>>>(
+    cfa: &CfaRule<usize>,
+    section: &S,
+    registers: Registers,
+    encoding: gimli::Encoding,
+) -> Rule {
+    match cfa_of(cfa, section, registers, encoding) {
+        Some(Cfa::SpDeref(offset, 0)) if !registers.is_arm64 => {
+            Rule { cfa: Cfa::Signal(offset), ..Rule::NONE }
+        }
+        _ => Rule::UNSUPPORTED,
+    }
 }
 
 fn cfa_of<'a, S: UnwindSection<Slice<'a>>>(

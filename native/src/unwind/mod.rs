@@ -7,10 +7,12 @@
 mod cfi;
 mod rule;
 mod table;
+mod walk;
 
 pub use cfi::CallFrames;
-pub use rule::{Rule, WireRule};
+pub use rule::{Cfa, Rule, WireRule};
 pub use table::{CodeSegment, Table, TableError};
+pub use walk::{Frame, StackMemory, Stop};
 
 #[cfg(test)]
 mod tests;

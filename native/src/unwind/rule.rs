@@ -19,8 +19,10 @@ pub enum Cfa {
     FpDeref(i32, i8),
     /// A stub of the procedure linkage table: `sp + word`, one more word from this byte of the stub on.
     Plt(u8),
-    /// The kernel's frame of a signal, at the stack pointer.
-    Signal,
+    /// The kernel's frame of a signal; the stack pointer is saved at sp + offset.
+    Signal(i32),
+    /// `sp + offset`, but the return address is in the register at this place of `struct pt_regs` (vfork).
+    ReturnIn(u8, i32),
 }
 
 /// Where the caller's frame pointer is.
@@ -49,6 +51,8 @@ impl Rule {
     pub const NONE: Rule = Rule { cfa: Cfa::None, fp: Fp::Same, bx: 0 };
     pub const UNSUPPORTED: Rule = Rule { cfa: Cfa::Unsupported, fp: Fp::Same, bx: 0 };
 
+    /// The place of rbx in `struct pt_regs`, in words.
+    pub const BX: u8 = 5;
     pub const END: Rule = Rule { cfa: Cfa::End, fp: Fp::Same, bx: 0 };
 
     /// `{s32 cfa_offset, s16 fp_offset, u8 cfa, u8 fp, s16 bx_offset, s16 unused[3]}`, little-endian.
@@ -62,13 +66,15 @@ impl Rule {
             Cfa::SpDeref(offset, add) => (5, offset << 8 | i32::from(add as u8)),
             Cfa::FpDeref(offset, add) => (6, offset << 8 | i32::from(add as u8)),
             Cfa::Plt(from) => (7, i32::from(from)),
-            Cfa::Signal => (8, 0),
+            Cfa::Signal(offset) => (8, offset),
+            Cfa::ReturnIn(_, offset) => (9, offset),
             Cfa::Register(register, offset) => (16 + u64::from(register), offset),
         };
-        let (fp_kind, fp_offset) = match self.fp {
-            Fp::Same => (0, 0),
-            Fp::AtCfa(offset) => (1, offset),
-            Fp::AtFp(offset) => (2, offset),
+        let (fp_kind, fp_offset) = match (self.cfa, self.fp) {
+            (Cfa::ReturnIn(register, _), _) => (0, i16::from(register)),
+            (_, Fp::Same) => (0, 0),
+            (_, Fp::AtCfa(offset)) => (1, offset),
+            (_, Fp::AtFp(offset)) => (2, offset),
         };
         let first = u64::from(offset as u32) | u64::from(fp_offset as u16) << 32 | kind << 48 | fp_kind << 56;
         [first, u64::from(self.bx as u16)]

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::cfi::{CallFrames, read_rules};
-use super::rule::{Rule, WireRule};
+use super::rule::Rule;
 
 pub const PAGE_SHIFT: u32 = 10;
 const PAGE_LEN: u64 = 1 << PAGE_SHIFT;
@@ -39,12 +39,12 @@ pub enum TableError {
 /// The unwind table of one file.
 #[derive(Debug, Default, PartialEq)]
 pub struct Table {
-    /// As `Rule::to_wire` writes them; rows refer to them by index.
-    pub rules: Vec<WireRule>,
+    /// Rows refer to them by index.
+    pub rules: Vec<Rule>,
     /// Number of the first page: its file offset divided by the page's length.
     pub first_page: u32,
-    /// How many of `rows` each page has.
-    pub counts: Vec<u8>,
+    /// Where the rows of each page begin, and the end of the last one's.
+    pub starts: Vec<u32>,
     pub rows: Vec<u32>,
     /// What was left out: damaged functions, rows beyond a limit.
     pub refused: u64,
@@ -77,13 +77,17 @@ impl Table {
         Ok(table)
     }
 
-    /// The row's rule; for tests and statistics.
-    pub fn rule_at(&self, file_offset: u64) -> Option<WireRule> {
+    /// How many pages there are.
+    pub fn pages(&self) -> usize {
+        self.starts.len().saturating_sub(1)
+    }
+
+    /// The rule that holds at an offset of the file.
+    pub fn rule_at(&self, file_offset: u64) -> Option<Rule> {
         let page = (file_offset >> PAGE_SHIFT).checked_sub(u64::from(self.first_page))? as usize;
-        let count = usize::from(*self.counts.get(page)?);
-        let start: usize = self.counts[..page].iter().map(|&count| usize::from(count)).sum();
+        let (start, end) = (*self.starts.get(page)?, *self.starts.get(page + 1)?);
         let low = (file_offset % PAGE_LEN) as u32;
-        let rows = &self.rows[start..start + count];
+        let rows = &self.rows[start as usize..end as usize];
         let at = rows.partition_point(|row| row >> RULE_BITS <= low).checked_sub(1)?;
         Some(self.rules[(rows[at] & ((1 << RULE_BITS) - 1)) as usize])
     }
@@ -100,7 +104,7 @@ struct Builder {
 
 impl Builder {
     fn new(first: u64, pages: usize) -> Self {
-        let table = Table { first_page: first as u32, counts: Vec::with_capacity(pages), ..Table::default() };
+        let table = Table { first_page: first as u32, starts: vec![0], ..Table::default() };
         let mut builder = Self { table, ids: HashMap::default(), current: Vec::new(), page: 0, pages };
         builder.id(Rule::NONE);
         builder.id(Rule::UNSUPPORTED);
@@ -116,7 +120,7 @@ impl Builder {
             return 1; // unsupported
         }
         let id = self.table.rules.len() as u32;
-        self.table.rules.push(rule.to_wire());
+        self.table.rules.push(rule);
         self.ids.insert(rule, id);
         id
     }
@@ -168,8 +172,8 @@ impl Builder {
             self.current.truncate(MAX_ROWS_IN_PAGE);
             self.current[MAX_ROWS_IN_PAGE - 1].1 = 1; // unsupported
         }
-        self.table.counts.push(self.current.len() as u8);
         self.table.rows.extend(self.current.drain(..).map(|(low, id)| low << RULE_BITS | id));
+        self.table.starts.push(self.table.rows.len() as u32);
     }
 
     fn finish(mut self) -> Table {

@@ -21,17 +21,17 @@ fn table_sizes() {
         match table_of(path) {
             Ok(table) => {
                 let elapsed = started.elapsed();
-                let bytes = 4 * (table.rows.len() + table.counts.len());
+                let bytes = 4 * (table.rows.len() + table.pages());
                 let mut kinds = [0u64; 40];
                 for row in &table.rows {
                     let rule = table.rules[(row & 0x3f_ffff) as usize];
-                    kinds[(rule[0] >> 48 & 0xff) as usize] += 1;
+                    kinds[(rule.to_wire()[0] >> 48 & 0xff) as usize] += 1;
                 }
                 let kinds: Vec<_> = kinds.iter().enumerate().filter(|k| *k.1 > 0).collect();
                 println!(
                     "{path}: {} rows, {} pages, {} rules, {bytes} bytes, refused {}, {elapsed:?} {kinds:?}",
                     table.rows.len(),
-                    table.counts.len(),
+                    table.pages(),
                     table.rules.len(),
                     table.refused
                 );

@@ -1,0 +1,46 @@
+//! Finishes the stacks that the BPF programs could not walk to the end, from copies of them.
+
+use super::address_space::Map;
+use super::mapped::Place;
+use super::replay::View;
+use crate::unwind::{Cfa, Frame, StackMemory, Stop};
+use crate::wire::{MAX_USER_FRAMES, StackCopy, end_number};
+
+/// The callers above the copied frame, and how the stack ends.
+pub fn unwind(view: &mut View<'_, '_>, copy: &StackCopy<'_>, found: usize) -> (Vec<u64>, u8) {
+    let memory = StackMemory { start: copy.sp, bytes: copy.bytes, is_32bit: copy.is_32bit };
+    let mut frame = Frame { ip: copy.ip, sp: copy.sp, fp: copy.fp, is_return: copy.is_return, bx_at: None };
+    let mut callers = Vec::new();
+    while found + callers.len() + 1 < MAX_USER_FRAMES {
+        let address = frame.ip.wrapping_sub(u64::from(frame.is_return));
+        let Some(map) = view.map_of(address) else {
+            callers.pop(); // what was taken for a return address is none
+            return (callers, end_number("not_code"));
+        };
+        match caller(view, &map, address, &frame, &memory) {
+            Ok(caller) => frame = caller,
+            Err(stop) => return (callers, stop as u8),
+        }
+        callers.push(frame.ip);
+    }
+    (callers, end_number("depth_limit"))
+}
+
+fn caller(
+    view: &mut View<'_, '_>,
+    map: &Map,
+    address: u64,
+    frame: &Frame,
+    memory: &StackMemory<'_>,
+) -> Result<Frame, Stop> {
+    let (place, table) = view.table_of(map);
+    let offset = match place {
+        Place::File(_) => map.file_offset.wrapping_add(address - map.start),
+        Place::Vdso(_) => address - map.start,
+        Place::Generated(_) => return frame.caller_by_frame_pointer(memory),
+    };
+    match table.and_then(|table| table.rule_at(offset)) {
+        Some(rule) if rule.cfa != Cfa::None => frame.caller(rule, memory),
+        _ => frame.caller_by_frame_pointer(memory),
+    }
+}
