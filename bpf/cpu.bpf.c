@@ -26,6 +26,13 @@ struct {
 	__type(value, struct stack_scratch);
 } cpu_scratch SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct rule_cache);
+} cpu_known_rules SEC(".maps");
+
 static __always_inline bool in_exec(struct task_struct *task)
 {
 	return bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD(task, in_execve);
@@ -36,8 +43,10 @@ static __always_inline void sampled_user_stack(struct emitter *e, struct bpf_per
 					       struct user_stack *user)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	struct rule_cache *known;
 	struct user_regs regs;
 	struct pt_regs *task_regs;
+	u32 zero = 0;
 
 	if (in_user) {
 		regs_of_context(&ctx->regs, &regs);
@@ -52,8 +61,11 @@ static __always_inline void sampled_user_stack(struct emitter *e, struct bpf_per
 			return;
 		regs_of_task(task_regs, &regs);
 	}
+	known = bpf_map_lookup_elem(&cpu_known_rules, &zero);
+	if (!known)
+		return;
 	user->ip = regs.ip;
-	user->callers = user_callers(e, &regs, s, task, tgid);
+	user->callers = user_callers(e, &regs, s, known, task, tgid);
 }
 
 static __always_inline void fill_sample(struct emitter *e, struct sberf_sample *sample, u8 type, u8 source,

@@ -19,6 +19,9 @@
 
 #define VM_EXEC 0x4
 
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
+
 /* include/linux/maple_tree.h: a node's address has its type in bits 3 to 6. */
 #define MAPLE_NODE_MASK 0xffULL
 #define MAPLE_TYPE_SHIFT 3
@@ -71,6 +74,7 @@ struct maple_pivots {
 };
 
 struct mapping_scratch {
+	u64 mm;
 	struct maple_pivots pivots;
 	struct code_mapping mappings[CODE_MAPPINGS];
 };
@@ -85,15 +89,17 @@ struct code_space {
 	u32 unused;
 };
 
-static __always_inline void code_space_init(struct code_space *space, struct task_struct *task, u32 tgid,
-					    bool is_32bit)
+static __always_inline void code_space_init(struct code_space *space, struct mapping_scratch *scratch,
+					    struct task_struct *task, u32 tgid, bool is_32bit)
 {
-	struct mm_struct *mm = BPF_CORE_READ(task, mm); /* a number, not what the verifier calls a pointer */
 	u32 zero = 0, *generation = bpf_map_lookup_elem(&files_generation, &zero);
+	struct mm_struct *mm = task->mm;
 
-	space->mm = (u64)mm;
+	/* Read back from memory it is a number, with which one may count; the verifier's pointers are not. */
+	WRITE_ONCE(scratch->mm, (u64)mm);
+	space->mm = READ_ONCE(scratch->mm);
 	/* The stack's begin is random for each program that is run; more code means a new mapping. */
-	space->salt = mm ? BPF_CORE_READ(mm, start_stack) ^ BPF_CORE_READ(mm, exec_vm) << 48 : 0;
+	space->salt = mm ? mm->start_stack ^ mm->exec_vm << 48 : 0;
 	space->generation = generation ? *generation : 0;
 	space->tgid = tgid;
 	space->is_32bit = is_32bit;

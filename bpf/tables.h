@@ -29,6 +29,9 @@ enum sberf_cfa {
 	SBERF_CFA_PLT = 7,         /* sp + word, from byte `offset` of a stub of 16 bytes on sp + 2 * word */
 	SBERF_CFA_SIGNAL = 8,      /* a signal's frame: sp is saved at sp + offset */
 	SBERF_CFA_RETURN_IN = 9,   /* sp + offset; the return address is in the register whose place is fp_offset */
+	/* Never in a table: for code that has none, and what the end of the frame pointers then means. */
+	SBERF_CFA_FP_CHAIN = 10,   /* the thread's outermost frame */
+	SBERF_CFA_FP_GUESS = 11,   /* that there were none */
 	SBERF_CFA_REGISTER = 16,   /* and above: 16 + the register's place in struct pt_regs, in words */
 };
 
