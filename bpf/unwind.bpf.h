@@ -547,9 +547,6 @@ static long walk_frame(u64 index, void *ctx)
 	u32 nr = w->nr;
 
 	(void)index;
-	/* The leaf is a frame too. */
-	if (nr + 1 >= max_user_frames || nr >= SBERF_MAX_USER_FRAMES)
-		return stop(w, SBERF_END_DEPTH_LIMIT);
 	if (!use_tables)
 		frame_pointer_rule(w, SBERF_CFA_FP_CHAIN, &rule);
 	else if (rule_at(w, &rule))
@@ -559,6 +556,9 @@ static long walk_frame(u64 index, void *ctx)
 	/* What is certainly no address of code means that a register held something else. */
 	if (w->ip < 4096 || w->ip >> 56)
 		return stop(w, SBERF_END_BAD_FRAME_POINTER);
+	/* The leaf is a frame too. */
+	if (nr + 1 >= max_user_frames || nr >= SBERF_MAX_USER_FRAMES)
+		return stop(w, SBERF_END_DEPTH_LIMIT);
 	w->scratch->addresses[nr] = w->ip;
 	w->nr = nr + 1;
 	w->hash_before = w->hash;
@@ -566,14 +566,14 @@ static long walk_frame(u64 index, void *ctx)
 	return 0;
 }
 
-/* Copies are for the moments in which a table is made: so many of them on a CPU in so long. */
-#define MAX_COPIES 256
+/* Copies are for the moments in which a table is made: so many bytes of them on a CPU in so long. */
+#define MAX_COPIED_BYTES (4 << 20)
 #define COPY_WINDOW_NS 100000000ULL
 #define COPY_STEP 256
 
 struct copy_scratch {
 	u64 window_ns; /* when the window began */
-	u64 copies;    /* in this window */
+	u64 copied_bytes;
 	struct sberf_stack_copy head;
 	char bytes[SBERF_MAX_COPY];
 };
@@ -586,8 +586,11 @@ struct {
 } copy_scratch SEC(".maps");
 
 /* Copies the stack, for user space to go on; returns what then stands for the callers, 0 for none. */
-static __always_inline u64 copy_stack(struct emitter *e, const struct walk *w, u32 tgid, u64 prefix)
+static __always_inline u64 copy_stack(struct emitter *e, const struct walk *w, struct task_struct *task, u32 tgid,
+				      u64 prefix)
 {
+	/* Above the begin of a main thread's stack lie arguments and environment. */
+	u64 begin = task->mm->start_stack + COPY_STEP, room = begin > w->sp ? begin - w->sp : SBERF_MAX_COPY;
 	u64 now_ns = bpf_ktime_get_ns();
 	struct copy_scratch *c;
 	u32 zero = 0, len = 0;
@@ -597,12 +600,12 @@ static __always_inline u64 copy_stack(struct emitter *e, const struct walk *w, u
 		return 0;
 	if (now_ns - c->window_ns > COPY_WINDOW_NS) {
 		c->window_ns = now_ns;
-		c->copies = 0;
+		c->copied_bytes = 0;
 	}
-	if (c->copies++ >= MAX_COPIES)
+	if (c->copied_bytes >= MAX_COPIED_BYTES)
 		return 0;
 	for (; len < SBERF_MAX_COPY; len += COPY_STEP) {
-		if (bpf_probe_read_user(c->bytes + len, COPY_STEP, (void *)(w->sp + len)))
+		if (len >= room || bpf_probe_read_user(c->bytes + len, COPY_STEP, (void *)(w->sp + len)))
 			break;
 	}
 	record_init(e, &c->head.rec, SBERF_STACK_COPY, 0);
@@ -617,6 +620,7 @@ static __always_inline u64 copy_stack(struct emitter *e, const struct walk *w, u
 	c->head.is_32bit = w->is_32bit;
 	if (len > SBERF_MAX_COPY)
 		len = SBERF_MAX_COPY;
+	c->copied_bytes += len;
 	return emit_copy(e, &c->head.rec, sizeof(c->head) + len, wake_flags(e, c->head.rec.seq)) ? c->head.id : 0;
 }
 
@@ -655,7 +659,7 @@ static __always_inline u64 user_callers(struct emitter *e, const struct user_reg
 	}
 	hash = send_stack(e, s, w.nr, SBERF_STACK_USER, w.end, tgid, w.hash);
 	if (w.end == SBERF_END_TABLE_PENDING) {
-		copy = copy_stack(e, &w, tgid, hash);
+		copy = copy_stack(e, &w, task, tgid, hash);
 		return copy ? copy : hash;
 	}
 	return hash;

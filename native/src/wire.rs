@@ -22,8 +22,6 @@ const STACK_LEN: usize = 24;
 const EXEC_LEN: usize = 24;
 const WANTED_LEN: usize = 48;
 const STACK_COPY_LEN: usize = 72;
-/// Follows bpf/event.h.
-pub const MAX_USER_FRAMES: usize = 1024;
 
 /// Names of `enum sberf_stack_end`, in its order.
 pub const STACK_ENDS: [&str; 13] = [

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from sberf.analysis.filters import Filters
     from sberf.analysis.functions import FunctionTable
     from sberf.analysis.overview import EventOverview, Overview
+    from sberf.analysis.stack_quality import StackQuality
     from sberf.recording.recording import Recording
+
+    Result = FunctionTable | CallTree | StackQuality
 
 HELP = "show the hottest functions, or the call tree"
 _EPILOG = """\
@@ -29,6 +32,7 @@ examples:
   sberf report                              self and total time of each function
   sberf report --tree --min-percent 2       who called whom
   sberf report --inverted --symbol malloc   callers, in stacks with malloc
+  sberf report --stack-quality              whose stacks lack callers, and why
   sberf report -s pid,sym --comm postgres --time 2,5"""
 
 _TABLE_MIN_PERCENT = 0.1
@@ -51,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tree", action="store_true", help="show a call tree, callers above callees")
     parser.add_argument(
         "--inverted", action="store_true", help="show a call tree that begins with where samples were taken"
+    )
+    parser.add_argument(
+        "--stack-quality",
+        action="store_true",
+        help="show which stacks ended before the thread's entry, by process and module",
     )
     parser.add_argument(
         "--min-percent",
@@ -77,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             from sberf.views.json import to_json
 
-            key = "call_trees" if args.tree or args.inverted else "functions"
-            print(to_json({"overview": seen, key: results}))
+            print(to_json({"overview": seen, _json_key(args): results}))
             return 0
         show(_lines(seen, results))
         if not any(_weight_and_samples(result)[1] for result in results):
@@ -86,9 +94,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _json_key(args: argparse.Namespace) -> str:
+    if args.stack_quality:
+        return "stack_quality"
+    return "call_trees" if args.tree or args.inverted else "functions"
+
+
 def _results(
     args: argparse.Namespace, recording: Recording, filters: Filters, seen: Overview
-) -> Iterator[FunctionTable | CallTree]:
+) -> Iterator[Result]:
     """One result for each event: weights of different events do not add up."""
     from dataclasses import replace
 
@@ -97,7 +111,11 @@ def _results(
         yield _result(args, recording, replace(filters, events=(name,)))
 
 
-def _result(args: argparse.Namespace, recording: Recording, filters: Filters) -> FunctionTable | CallTree:
+def _result(args: argparse.Namespace, recording: Recording, filters: Filters) -> Result:
+    if args.stack_quality:
+        from sberf.analysis.stack_quality import stack_quality
+
+        return stack_quality(recording, filters)
     keys = args.sort.split(",") if args.sort else None
     if args.tree or args.inverted:
         from sberf.analysis.call_tree import call_tree
@@ -113,16 +131,22 @@ def _result(args: argparse.Namespace, recording: Recording, filters: Filters) ->
     )
 
 
-def _lines(seen: Overview, results: Sequence[FunctionTable | CallTree]) -> Iterator[str]:
+def _lines(seen: Overview, results: Sequence[Result]) -> Iterator[str]:
     from sberf.analysis.functions import FunctionTable
+    from sberf.analysis.stack_quality import StackQuality
     from sberf.views.call_tree import call_tree_lines
     from sberf.views.functions import function_lines
     from sberf.views.header import event_lines, header_lines
+    from sberf.views.stack_quality import stack_quality_lines
     from sberf.views.text import paint_percent, terminal_width, use_colour
 
     width, paint = terminal_width(), paint_percent if use_colour() else None
     yield from header_lines(seen, width)
     for result in results:
+        if isinstance(result, StackQuality):
+            yield ""
+            yield from stack_quality_lines(result, width, paint)
+            continue
         weight, samples = _weight_and_samples(result)
         yield from event_lines(_event(seen, result.event), weight, samples, result.ends, width)
         if samples:
@@ -132,10 +156,10 @@ def _lines(seen: Overview, results: Sequence[FunctionTable | CallTree]) -> Itera
             yield ""
 
 
-def _weight_and_samples(result: FunctionTable | CallTree) -> tuple[int, int]:
-    from sberf.analysis.functions import FunctionTable
+def _weight_and_samples(result: Result) -> tuple[int, int]:
+    from sberf.analysis.call_tree import CallTree
 
-    whole = result if isinstance(result, FunctionTable) else result.nodes[0]
+    whole = result.nodes[0] if isinstance(result, CallTree) else result
     return whole.total_weight, whole.total_samples
 
 

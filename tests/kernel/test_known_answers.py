@@ -26,7 +26,6 @@ def test_shares_of_a_split_program(workloads: Workloads, processes: Processes, t
         assert run.wait() == 0
         truth = {name: int(ns) for name, _, ns in (word.partition("=") for word in run.output().split())}
         samples = read_samples(opened(tmp_path / f"{frequency}.data"))
-        # A call into libc, which has no frame pointers, hides its caller, the same in both.
         in_either = [sample for sample in samples if any(map(sample.has, truth))]
         assert len(in_either) > 0.98 * len(samples)
         for function, cpu_ns in truth.items():

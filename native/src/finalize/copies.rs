@@ -4,14 +4,14 @@ use super::address_space::Map;
 use super::mapped::Place;
 use super::replay::View;
 use crate::unwind::{Cfa, Frame, StackMemory, Stop};
-use crate::wire::{MAX_USER_FRAMES, StackCopy, end_number};
+use crate::wire::{StackCopy, end_number};
 
 /// The callers above the copied frame, and how the stack ends.
 pub fn unwind(view: &mut View<'_, '_>, copy: &StackCopy<'_>, found: usize) -> (Vec<u64>, u8) {
     let memory = StackMemory { start: copy.sp, bytes: copy.bytes, is_32bit: copy.is_32bit };
     let mut frame = Frame { ip: copy.ip, sp: copy.sp, fp: copy.fp, is_return: copy.is_return, bx_at: None };
     let mut callers = Vec::new();
-    while found + callers.len() + 1 < MAX_USER_FRAMES {
+    loop {
         let address = frame.ip.wrapping_sub(u64::from(frame.is_return));
         let Some(map) = view.map_of(address) else {
             callers.pop(); // what was taken for a return address is none
@@ -21,9 +21,12 @@ pub fn unwind(view: &mut View<'_, '_>, copy: &StackCopy<'_>, found: usize) -> (V
             Ok(caller) => frame = caller,
             Err(stop) => return (callers, stop as u8),
         }
+        // The leaf is a frame too.
+        if found + callers.len() + 1 >= view.max_user_frames() {
+            return (callers, end_number("depth_limit"));
+        }
         callers.push(frame.ip);
     }
-    (callers, end_number("depth_limit"))
 }
 
 fn caller(

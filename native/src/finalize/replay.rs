@@ -64,6 +64,7 @@ pub fn replay(
             kernel,
             mapped: MappedCode::new(&survey.files, store, same_boot),
             perf_maps: PerfMaps::new(store, &header.clock),
+            max_user_frames: header.sources.iter().map(|source| source.max_depth).max().unwrap_or(1) as usize,
         },
         stacks: Stacks::new(&survey.bodies),
         samples: Samples::new(header, rows),
@@ -180,6 +181,7 @@ struct World<'a> {
     kernel: Kernel,
     mapped: MappedCode<'a>,
     perf_maps: PerfMaps<'a>,
+    max_user_frames: usize,
 }
 
 impl World<'_> {
@@ -204,6 +206,11 @@ impl View<'_, '_> {
     /// The mapping of code at an address.
     pub fn map_of(&self, address: u64) -> Option<Map> {
         self.world.processes.rows[self.row as usize].space.find(address).copied()
+    }
+
+    /// Of a stack, the leaf included.
+    pub fn max_user_frames(&self) -> usize {
+        self.world.max_user_frames
     }
 
     /// What a mapping holds, and its unwind table if it has one.

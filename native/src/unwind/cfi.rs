@@ -34,9 +34,20 @@ pub struct CallFrames {
     pub big_endian: bool,
     /// Where the program begins.
     pub entry: u64,
+    /// Functions that are not what the call frames say, by address: begin, end.
+    pub special: Vec<(u64, u64, Special)>,
     /// Address as linked, and content.
     pub eh_frame: Option<(u64, Vec<u8>)>,
     pub debug_frame: Option<Vec<u8>>,
+}
+
+/// What a function is, other than ordinary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// It has no caller.
+    Entry,
+    /// A signal's handler returns to its begin.
+    SignalReturn,
 }
 
 /// The DWARF numbers of the registers that matter.
@@ -79,10 +90,30 @@ pub fn read_rules(frames: &CallFrames) -> Rules {
     }
     let mut rules = functions.into_rules();
     rules.end_at_entry(frames.entry);
+    for &(start, end, special) in &frames.special {
+        match special {
+            Special::Entry => rules.replace(start, end, Rule::END),
+            // Looked up one byte before, as all return addresses are.
+            Special::SignalReturn if frames.machine == elf::EM_X86_64 => {
+                rules.replace(start.saturating_sub(1), end, Rule { cfa: Cfa::Signal(160), ..Rule::NONE });
+            }
+            Special::SignalReturn => {}
+        }
+    }
     rules
 }
 
 impl Rules {
+    fn replace(&mut self, start: u64, end: u64, rule: Rule) {
+        let from = self.rows.partition_point(|row| row.0 < start);
+        let to = self.rows.partition_point(|row| row.0 <= end);
+        if start >= end || to == 0 {
+            return;
+        }
+        let after = self.rows[to - 1].1;
+        self.rows.splice(from..to, [(start, rule), (end, after)]);
+    }
+
     /// The code at the program's entry has no caller; glibc's dynamic linker does not say so.
     fn end_at_entry(&mut self, entry: u64) {
         let at = self.rows.partition_point(|row| row.0 <= entry);

@@ -9,7 +9,7 @@ mod rule;
 mod table;
 mod walk;
 
-pub use cfi::CallFrames;
+pub use cfi::{CallFrames, Special};
 pub use rule::{Cfa, Rule, WireRule};
 pub use table::{CodeSegment, Table, TableError};
 pub use walk::{Frame, StackMemory, Stop};
