@@ -12,6 +12,7 @@ from sberf.analysis.functions import FunctionRow, FunctionTable, functions
 from sberf.analysis.overview import Overview, overview
 from sberf.analysis.samples import Sample, samples
 from sberf.analysis.stack_counts import Frame, StackCount, StackCounts, stack_counts
+from sberf.analysis.stack_quality import QualityRow, StackQuality, stack_quality
 
 __all__ = [
     "CallNode",
@@ -23,9 +24,11 @@ __all__ = [
     "FunctionRow",
     "FunctionTable",
     "Overview",
+    "QualityRow",
     "Sample",
     "StackCount",
     "StackCounts",
+    "StackQuality",
     "call_tree",
     "flame_diff",
     "flame_graph",
@@ -33,4 +36,5 @@ __all__ = [
     "overview",
     "samples",
     "stack_counts",
+    "stack_quality",
 ]

@@ -29,7 +29,8 @@ def stack_quality_lines(
         Column("Ended early", least=12),
         Column("In the code of", least=12),
     ]
-    cells = [line for _, rows in groupby(quality.rows, key=lambda row: row.process) for line in _lines(list(rows))]
+    by_process = groupby(quality.rows, key=lambda row: row.process)
+    cells = [line for _, rows in by_process for line in _lines(list(rows))]
     share = quality.complete_samples / (quality.total_samples or 1)
     yield f"# {format_percent(share)} of {format_count(quality.total_samples)} stacks are complete"
     yield from layout_lines(columns, cells, column_widths(columns, cells, width), paint=paint)

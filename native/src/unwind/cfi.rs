@@ -9,7 +9,7 @@ use gimli::{
 };
 use object::elf;
 
-use super::rule::{Cfa, Fp, Rule};
+use super::rule::{Cfa, Rule, SavedFp};
 
 /// Of one file; the largest browsers have three million.
 pub const MAX_ROWS: usize = 4 << 20;
@@ -282,13 +282,13 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
     }
     let Some(cfa) = cfa_of(row.cfa(), section, registers, encoding) else { return Rule::UNSUPPORTED };
     let fp = match row.register(registers.fp) {
-        None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(Fp::Same),
-        Some(RegisterRule::Offset(offset)) => i16::try_from(offset).ok().map(Fp::AtCfa),
+        None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(SavedFp::Same),
+        Some(RegisterRule::Offset(offset)) => i16::try_from(offset).ok().map(SavedFp::AtCfa),
         Some(RegisterRule::Expression(expression)) => {
             let expression = expression.get(section).ok();
             expression.and_then(|expression| match operations(expression, encoding)[..] {
                 [Operation::RegisterOffset { register, offset, .. }] if register == registers.fp => {
-                    i16::try_from(offset).ok().map(Fp::AtFp)
+                    i16::try_from(offset).ok().map(SavedFp::AtFp)
                 }
                 _ => None,
             })
@@ -298,8 +298,8 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
     // On arm64 the return address lies above the saved frame pointer, or both are in registers.
     if registers.is_arm64 {
         let pair = match (fp, return_address) {
-            (Some(Fp::AtCfa(fp)), Some(RegisterRule::Offset(ra))) => ra == i64::from(fp) + 8,
-            (Some(Fp::Same), None | Some(RegisterRule::SameValue)) => true,
+            (Some(SavedFp::AtCfa(fp)), Some(RegisterRule::Offset(ra))) => ra == i64::from(fp) + 8,
+            (Some(SavedFp::Same), None | Some(RegisterRule::SameValue)) => true,
             _ => false,
         };
         if !pair {

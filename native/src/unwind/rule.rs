@@ -27,7 +27,7 @@ pub enum Cfa {
 
 /// Where the caller's frame pointer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fp {
+pub enum SavedFp {
     /// Still in its register.
     Same,
     /// Saved at CFA + offset.
@@ -39,7 +39,7 @@ pub enum Fp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rule {
     pub cfa: Cfa,
-    pub fp: Fp,
+    pub fp: SavedFp,
     /// x86-64: rbx is saved at CFA + offset.  0: it is not.
     pub bx: i16,
 }
@@ -48,12 +48,12 @@ pub struct Rule {
 pub type WireRule = [u64; 2];
 
 impl Rule {
-    pub const NONE: Rule = Rule { cfa: Cfa::None, fp: Fp::Same, bx: 0 };
-    pub const UNSUPPORTED: Rule = Rule { cfa: Cfa::Unsupported, fp: Fp::Same, bx: 0 };
+    pub const NONE: Rule = Rule { cfa: Cfa::None, fp: SavedFp::Same, bx: 0 };
+    pub const UNSUPPORTED: Rule = Rule { cfa: Cfa::Unsupported, fp: SavedFp::Same, bx: 0 };
 
     /// The place of rbx in `struct pt_regs`, in words.
     pub const BX: u8 = 5;
-    pub const END: Rule = Rule { cfa: Cfa::End, fp: Fp::Same, bx: 0 };
+    pub const END: Rule = Rule { cfa: Cfa::End, fp: SavedFp::Same, bx: 0 };
 
     /// `{s32 cfa_offset, s16 fp_offset, u8 cfa, u8 fp, s16 bx_offset, s16 unused[3]}`, little-endian.
     pub fn to_wire(self) -> WireRule {
@@ -72,9 +72,9 @@ impl Rule {
         };
         let (fp_kind, fp_offset) = match (self.cfa, self.fp) {
             (Cfa::ReturnIn(register, _), _) => (0, i16::from(register)),
-            (_, Fp::Same) => (0, 0),
-            (_, Fp::AtCfa(offset)) => (1, offset),
-            (_, Fp::AtFp(offset)) => (2, offset),
+            (_, SavedFp::Same) => (0, 0),
+            (_, SavedFp::AtCfa(offset)) => (1, offset),
+            (_, SavedFp::AtFp(offset)) => (2, offset),
         };
         let first = u64::from(offset as u32) | u64::from(fp_offset as u16) << 32 | kind << 48 | fp_kind << 56;
         [first, u64::from(self.bx as u16)]

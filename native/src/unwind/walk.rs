@@ -1,6 +1,6 @@
 //! The walk of bpf/unwind.bpf.h over a copy of the stack, for those whose tables were not there in time.
 
-use super::rule::{Cfa, Fp, Rule};
+use super::rule::{Cfa, Rule, SavedFp};
 
 /// A frame: registers as far as they are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +75,9 @@ impl Frame {
         }
         let ip = read(cfa.wrapping_sub(word))?;
         let fp = match rule.fp {
-            Fp::Same => self.fp,
-            Fp::AtCfa(offset) => read(add(cfa, offset.into()))?,
-            Fp::AtFp(offset) => read(add(self.fp, offset.into()))?,
+            SavedFp::Same => self.fp,
+            SavedFp::AtCfa(offset) => read(add(cfa, offset.into()))?,
+            SavedFp::AtFp(offset) => read(add(self.fp, offset.into()))?,
         };
         if ip == 0 {
             return Err(Stop::Entry);
@@ -89,7 +89,7 @@ impl Frame {
     /// By the frame pointer, for code that has no table.
     pub fn caller_by_frame_pointer(&self, memory: &StackMemory<'_>) -> Result<Frame, Stop> {
         let word = memory.word_len() as i32;
-        let rule = Rule { cfa: Cfa::Fp(2 * word), fp: Fp::AtCfa(-2 * word as i16), bx: 0 };
+        let rule = Rule { cfa: Cfa::Fp(2 * word), fp: SavedFp::AtCfa(-2 * word as i16), bx: 0 };
         self.caller(rule, memory)
     }
 
