@@ -11,8 +11,11 @@ from sberf.analysis.naming import NAMED_FRAMES
 from sberf.analysis.selection import NO_FILTERS
 from sberf.recording.recording import Recording
 
-COMPLETE_ENDS = ("entry", "kernel_thread", "not_asked")
-"""Ends of stacks that lack nothing: the thread's entry was reached, or there is no user stack to walk."""
+COMPLETE_ENDS = ("entry", "kernel_thread", "not_asked", "no_registers")
+"""Ends of stacks that lack nothing: the thread's entry was reached, or there is no user stack to walk.
+
+Half-way through an exec the old program's is gone and the new one's is not there yet.
+"""
 
 
 class QualityRow(NamedTuple):

@@ -66,7 +66,7 @@ def test_exceptions(workloads: Workloads, tmp_path: Path) -> None:
         return sum((function or "").startswith("descend(") for function in functions)
 
     assert max(depth(sample.user_functions) for sample in thrown) == 21
-    assert share(thrown, lambda sample: sample.has("main")) == 1
+    assert share(thrown, lambda sample: sample.has("main")) > 0.99
 
 
 def test_rust(workloads: Workloads, tmp_path: Path) -> None:
