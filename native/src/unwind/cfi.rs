@@ -88,6 +88,9 @@ pub fn read_rules(frames: &CallFrames) -> Rules {
         section.set_address_size(address_size);
         functions.read(&section, &BaseAddresses::default(), registers);
     }
+    if functions.functions.is_empty() {
+        return Rules { damaged: functions.damaged, ..Rules::default() };
+    }
     let mut rules = functions.into_rules();
     rules.end_at_entry(frames.entry);
     for &(start, end, special) in &frames.special {
