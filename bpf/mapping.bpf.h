@@ -131,12 +131,21 @@ static __always_inline u64 slot_of(const struct maple_pivots *pivots, u32 count,
 	return slot;
 }
 
+/* Kernels before 6.1 keep mappings in a red-black tree. */
+static __always_inline bool has_maple_tree(void)
+{
+	return bpf_core_field_exists(struct mm_struct, mm_mt);
+}
+
 /* The mapping that may hold `address`, 0 when there is none.  A function of its own for the verifier's sake. */
 __noinline u64 find_vma(u64 mm, u64 address, struct maple_pivots *pivots)
 {
-	u64 entry = (u64)BPF_CORE_READ((struct mm_struct *)mm, mm_mt.ma_root), node, pivot_at, slot_at;
+	u64 entry, node, pivot_at, slot_at;
 	u32 type, count;
 
+	if (!has_maple_tree())
+		return 0;
+	entry = (u64)BPF_CORE_READ((struct mm_struct *)mm, mm_mt.ma_root);
 	/* The root alone is marked as a node; it may also be the only entry. */
 	if (!pivots || (entry & 3) != 2)
 		return 0;

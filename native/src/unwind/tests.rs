@@ -104,6 +104,9 @@ fn each_rule_finds_the_caller() {
     assert_eq!(caller(rule(Cfa::Plt(11), SavedFp::Same)), frame(0x1111, 0x1008, 0x1020));
     let late = Frame { ip: 0x40_000b, ..leaf() };
     assert_eq!(late.caller(rule(Cfa::Plt(11), SavedFp::Same), &memory), frame(0x2222, 0x1010, 0x1020));
+    // Popped already, as it is after an epilogue's last pop.
+    assert_eq!(caller(rule(Cfa::Sp(8), SavedFp::AtCfa(-16))), frame(0x1111, 0x1008, 0x1020));
+    assert_eq!(caller(Rule { cfa: Cfa::Sp(8), fp: SavedFp::Same, bx: -40 }).unwrap().bx_at, None);
     let bx = Rule { cfa: Cfa::Sp(24), fp: SavedFp::Same, bx: -8 };
     assert_eq!(caller(bx).unwrap().bx_at, Some(0x1010));
     let aligned = Frame { bx_at: Some(0x1010), ..leaf() };

@@ -74,16 +74,19 @@ impl Frame {
             return Err(Stop::BadFrame);
         }
         let ip = read(cfa.wrapping_sub(word))?;
-        let fp = match rule.fp {
-            SavedFp::Same => self.fp,
-            SavedFp::AtCfa(offset) => read(add(cfa, offset.into()))?,
-            SavedFp::AtFp(offset) => read(add(self.fp, offset.into()))?,
+        // Compilers do not say that an epilogue has restored a register: what lies below sp was popped.
+        let saved = |at: u64| Some(at).filter(|at| *at >= self.sp);
+        let fp_at = match rule.fp {
+            SavedFp::Same => None,
+            SavedFp::AtCfa(offset) => saved(add(cfa, offset.into())),
+            SavedFp::AtFp(offset) => saved(add(self.fp, offset.into())),
         };
+        let fp = fp_at.map_or(Ok(self.fp), read)?;
         if ip == 0 {
             return Err(Stop::Entry);
         }
-        let saved = (rule.bx != 0).then(|| add(cfa, rule.bx.into()));
-        Ok(Frame { ip, sp: cfa, fp, is_return: true, bx_at: saved.or(self.bx_at) })
+        let bx_at = Some(rule.bx).filter(|bx| *bx != 0).and_then(|bx| saved(add(cfa, bx.into())));
+        Ok(Frame { ip, sp: cfa, fp, is_return: true, bx_at: bx_at.or(self.bx_at) })
     }
 
     /// By the frame pointer, for code that has no table.
