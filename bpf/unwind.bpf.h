@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Stacks: walk them, hash them, send each distinct one once.
- *
- * User stacks are walked by the tables that user space makes of each file's call frames, and by frame pointer
- * where code has none; kernel stacks by the kernel's own unwinder.
+ * Walks user stacks by the tables that user space makes of each file's call frames, and by frame pointer where
+ * code has none.
  */
 #ifndef SBERF_UNWIND_BPF_H
 #define SBERF_UNWIND_BPF_H
@@ -14,76 +12,16 @@
 #include "event.h"
 #include "emit.bpf.h"
 #include "mapping.bpf.h"
-#include "tables.h"
+#include "stack.bpf.h"
+#include "table.bpf.h"
 
 const volatile u32 max_user_frames = 127;
-const volatile u32 max_kernel_frames = 127;
 /* Off: by frame pointer alone. */
 const volatile bool use_tables = false;
 
-/* Stacks that this many slots remember are not sent again. */
-#define SEEN_SLOTS (1 << 17)
-/*
- * The stack is read in windows: a call of bpf_probe_read_user takes 68 ns for 8 bytes and 76 ns for 256, and
- * the words that a walk needs lie close to one another.
- */
-#define WINDOW_WORDS 64
-/* Rows of a KiB of code are at most 255. */
-#define SEARCH_STEPS 8
 /* Frames that kernels without bpf_loop (before 5.17) can walk: their verifier unrolls the loop. */
 #define MAX_UNROLLED_FRAMES 127
-/* Values of sberf_sample.user_callers below this are 1 + enum sberf_stack_end. */
-#define FIRST_STACK_HASH 256
-
 #define PF_KTHREAD 0x00200000
-
-/*
- * Direct-mapped, shared by all CPUs, no locks.  A lost race or a collision sends a body twice,
- * which costs bytes and nothing else.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SEEN_SLOTS);
-	__type(key, u32);
-	__type(value, u64);
-} seen_stacks SEC(".maps");
-
-/* Each hook has scratch of its own: hooks interrupt one another. */
-struct stack_scratch {
-	struct sberf_stack head;
-	u64 addresses[SBERF_MAX_USER_FRAMES];
-	u64 window[WINDOW_WORDS];
-	struct mapping_scratch mapping;
-};
-
-/* The words of all tables.  User space writes them through its own mapping. */
-struct chunk {
-	u32 words[SBERF_CHUNK_WORDS];
-};
-
-struct chunk_map {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(key_size, sizeof(u32));
-	__uint(value_size, sizeof(struct chunk));
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, SBERF_MAX_CHUNKS);
-	__type(key, u32);
-	__array(values, struct chunk_map);
-} chunks SEC(".maps");
-
-/* All tables share their rules. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SBERF_MAX_RULES);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, u32);
-	__type(value, struct sberf_rule);
-} rules SEC(".maps");
 
 struct user_regs {
 	u64 ip, sp, fp;
@@ -98,64 +36,6 @@ struct user_stack {
 	u64 ip;
 	u64 callers;
 };
-
-static __always_inline u64 hash_step(u64 hash, u64 word)
-{
-	/* Each step is a bijection of the hash: stacks that differ in one frame never collide. */
-	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-	return hash ^ (hash >> 29);
-}
-
-/* Sends the stack in scratch unless it was sent before; returns its hash. */
-static __always_inline u64 send_stack(struct emitter *e, struct stack_scratch *s, u32 nr, u8 kind, u8 end,
-				      u32 tgid, u64 hash)
-{
-	u64 *slot;
-	u32 index;
-
-	hash = hash_step(hash, (u64)nr << 16 | (u64)kind << 8 | end);
-	if (hash < FIRST_STACK_HASH)
-		hash += FIRST_STACK_HASH;
-	index = hash & (SEEN_SLOTS - 1);
-	slot = bpf_map_lookup_elem(&seen_stacks, &index);
-	if (!slot || *slot == hash)
-		return hash;
-	if (nr > SBERF_MAX_USER_FRAMES)
-		nr = SBERF_MAX_USER_FRAMES;
-	record_init(e, &s->head.rec, SBERF_STACK, 0);
-	s->head.hash = hash;
-	s->head.nr = nr;
-	s->head.kind = kind;
-	s->head.end = end;
-	s->head.tgid = tgid;
-	/* A body that found no room is tried again with the next sample of this stack. */
-	if (emit_copy(e, &s->head.rec, sizeof(s->head) + 8 * (u64)nr, wake_flags(e, s->head.rec.seq)))
-		*slot = hash;
-	return hash;
-}
-
-/* The kernel stack of a context that was interrupted in the kernel; 0 when there is none. */
-static __always_inline u64 kernel_stack(struct emitter *e, void *ctx, struct stack_scratch *s, u32 tgid)
-{
-	u32 nr, i, end = SBERF_END_ENTRY;
-	u64 hash = 1;
-	long size;
-
-	size = bpf_get_stack(ctx, s->addresses, SBERF_MAX_KERNEL_FRAMES * 8, 0);
-	if (size <= 0)
-		return 0;
-	nr = (u64)size / 8;
-	if (nr >= max_kernel_frames) {
-		nr = max_kernel_frames;
-		end = SBERF_END_DEPTH_LIMIT;
-	}
-	for (i = 0; i < SBERF_MAX_KERNEL_FRAMES; i++) {
-		if (i >= nr)
-			break;
-		hash = hash_step(hash, s->addresses[i]);
-	}
-	return send_stack(e, s, nr, SBERF_STACK_KERNEL, end, tgid, hash);
-}
 
 #define KNOWN_RULES_SHIFT 10
 
@@ -253,54 +133,6 @@ static __always_inline bool read_pair(struct walk *w, u64 address, u64 *pair)
 	pair[0] = pair32[0];
 	pair[1] = pair32[1];
 	return true;
-}
-
-static __always_inline u32 *chunk_words(u32 word)
-{
-	u32 index = word >> SBERF_CHUNK_SHIFT, zero = 0;
-	void *map = bpf_map_lookup_elem(&chunks, &index);
-	struct chunk *chunk = map ? bpf_map_lookup_elem(map, &zero) : NULL;
-
-	return chunk ? chunk->words : NULL;
-}
-
-/* The number of the rule at `in_page` in the page whose index is `word`.  By itself for the verifier's sake. */
-__noinline u32 find_row(u32 word, u32 in_page)
-{
-	u32 *words = chunk_words(word), entry, at, count, half, middle;
-
-	if (!words)
-		return 0;
-	entry = words[word & (SBERF_CHUNK_WORDS - 1)];
-	at = entry >> 8;
-	count = entry & 0xff;
-	words = chunk_words(at);
-	if (!words)
-		return 0;
-	for (int i = 0; i < SEARCH_STEPS && count > 1; i++) {
-		half = count / 2;
-		middle = (at + half) & (SBERF_CHUNK_WORDS - 1);
-		if (words[middle] >> 22 <= in_page) {
-			at += half;
-			count -= half;
-		} else {
-			count = half;
-		}
-	}
-	return words[at & (SBERF_CHUNK_WORDS - 1)] & 0x3fffff;
-}
-
-/* The rule for an address in `m`, which has a table; NULL when there is none. */
-static __always_inline struct sberf_rule *find_rule(const struct code_mapping *m, u64 address)
-{
-	u64 offset = address + m->bias;
-	u64 page = (offset >> SBERF_TABLE_PAGE_SHIFT) - m->first_page;
-	u32 rule;
-
-	if (page >= m->pages)
-		return NULL;
-	rule = find_row(m->index + page, offset & ((1 << SBERF_TABLE_PAGE_SHIFT) - 1));
-	return bpf_map_lookup_elem(&rules, &rule);
 }
 
 static __always_inline long stop(struct walk *w, u8 end)
