@@ -62,6 +62,10 @@ fn read(mut input: Input) -> Result<(CallFrames, Vec<CodeSegment>), SymbolError>
 fn go_functions(input: &mut Input, image: &Image) -> Vec<(u64, u64, Special)> {
     let Ok(table) = table::read(input, image) else { return Vec::new() };
     let special = |name: &[u8]| {
+        // The first thread's own stack goes on below the call that made the first goroutine.
+        if name == b"runtime.newproc.abi0" {
+            return Some(Special::Entry);
+        }
         let name = name.strip_suffix(b".abi0").unwrap_or(name);
         match name.strip_prefix(b"runtime.")? {
             // A goroutine's or a thread's begin, and where the runtime goes over to a thread's own stack.
