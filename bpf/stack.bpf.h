@@ -33,11 +33,15 @@ struct {
 	__type(value, u64);
 } seen_stacks SEC(".maps");
 
+struct window {
+	u64 words[WINDOW_WORDS];
+};
+
 /* Each hook has scratch of its own: hooks interrupt one another. */
 struct stack_scratch {
 	struct sberf_stack head;
 	u64 addresses[SBERF_MAX_USER_FRAMES];
-	u64 window[WINDOW_WORDS];
+	struct window window;
 	struct mapping_scratch mapping;
 };
 

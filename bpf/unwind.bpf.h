@@ -53,12 +53,9 @@ struct rule_cache {
 
 #define REGS_BX 5 /* the place of rbx in struct pt_regs, in words */
 
+/* Where a walk is.  Numbers alone: functions that are verified by themselves take it. */
 struct walk {
-	struct stack_scratch *scratch;
-	struct rule_cache *known;
-	struct code_space *space;
-	u64 known_key;
-	u64 window_at; /* the address of scratch->window */
+	u64 window_at; /* the address of the window */
 	u64 ip, sp, fp;
 #if defined(__TARGET_ARCH_arm64)
 	u64 lr; /* of the innermost frame; 0 above it */
@@ -69,8 +66,17 @@ struct walk {
 	u64 hash_before; /* without the last address */
 	u32 nr;
 	u8 end;
-	bool is_32bit;
-	bool is_return; /* ip is where a call returns to: the code that called is before it */
+	u8 is_32bit;
+	u8 is_return; /* ip is where a call returns to: the code that called is before it */
+};
+
+/* A walk and all that it needs. */
+struct walker {
+	struct walk walk;
+	struct stack_scratch *scratch;
+	struct rule_cache *known;
+	struct code_space *space;
+	u64 known_key;
 };
 
 static __always_inline u64 word_len(const struct walk *w)
@@ -79,7 +85,7 @@ static __always_inline u64 word_len(const struct walk *w)
 }
 
 /* The number of the word at `address` in the window, which is moved there if need be; WINDOW_WORDS: unreadable. */
-static __always_inline u64 in_window(struct walk *w, u64 address, u32 words)
+static __always_inline u64 in_window(struct walk *w, struct window *window, u64 address, u32 words)
 {
 	u64 index = (address - w->window_at) / 8;
 
@@ -88,23 +94,23 @@ static __always_inline u64 in_window(struct walk *w, u64 address, u32 words)
 	if (index <= WINDOW_WORDS - words)
 		return index;
 	w->window_at = address;
-	if (!bpf_probe_read_user(w->scratch->window, sizeof(w->scratch->window), (void *)address))
+	if (!bpf_probe_read_user(window, sizeof(*window), (void *)address))
 		return 0;
 	w->window_at = ~0ULL / 2;
 	return WINDOW_WORDS;
 }
 
-static __always_inline bool read_word(struct walk *w, u64 address, u64 *value)
+static __always_inline bool read_word(struct walk *w, struct window *window, u64 address, u64 *value)
 {
 	u32 value32;
 	u64 index;
 
 	if (!w->is_32bit) {
-		index = in_window(w, address, 1);
+		index = in_window(w, window, address, 1);
 		if (index >= WINDOW_WORDS)
 			return !bpf_probe_read_user(value, sizeof(*value), (void *)address);
 		barrier_var(index); /* what the compiler knows of it, the verifier does not */
-		*value = w->scratch->window[index & (WINDOW_WORDS - 1)];
+		*value = window->words[index & (WINDOW_WORDS - 1)];
 		return true;
 	}
 	if (bpf_probe_read_user(&value32, sizeof(value32), (void *)address))
@@ -114,18 +120,18 @@ static __always_inline bool read_word(struct walk *w, u64 address, u64 *value)
 }
 
 /* Two words that follow one another. */
-static __always_inline bool read_pair(struct walk *w, u64 address, u64 *pair)
+static __always_inline bool read_pair(struct walk *w, struct window *window, u64 address, u64 *pair)
 {
 	u32 pair32[2];
 	u64 index;
 
 	if (!w->is_32bit) {
-		index = in_window(w, address, 2);
+		index = in_window(w, window, address, 2);
 		if (index >= WINDOW_WORDS - 1)
 			return !bpf_probe_read_user(pair, 2 * sizeof(*pair), (void *)address);
 		barrier_var(index);
-		pair[0] = w->scratch->window[index & (WINDOW_WORDS - 1)];
-		pair[1] = w->scratch->window[(index + 1) & (WINDOW_WORDS - 1)];
+		pair[0] = window->words[index & (WINDOW_WORDS - 1)];
+		pair[1] = window->words[(index + 1) & (WINDOW_WORDS - 1)];
 		return true;
 	}
 	if (bpf_probe_read_user(pair32, sizeof(pair32), (void *)address))
@@ -142,12 +148,12 @@ static __always_inline long stop(struct walk *w, u8 end)
 }
 
 /* The registers that a signal interrupted, from the kernel's frame on the stack. */
-static __always_inline long leave_signal(struct walk *w, u64 sp_at)
+static __always_inline long leave_signal(struct walk *w, struct window *window, u64 sp_at)
 {
 	/* Where sp, fp and ip lie in struct sigcontext, from sp on. */
 	u64 fp_at = sp_at + (w->is_32bit ? -4 : -40), ip_at = sp_at + (w->is_32bit ? 28 : 8);
 
-	if (!read_word(w, ip_at, &w->ip) || !read_word(w, fp_at, &w->fp) || !read_word(w, sp_at, &w->sp))
+	if (!read_word(w, window, ip_at, &w->ip) || !read_word(w, window, fp_at, &w->fp) || !read_word(w, window, sp_at, &w->sp))
 		return stop(w, SBERF_END_UNREADABLE);
 	w->is_return = false;
 	return 0;
@@ -162,17 +168,18 @@ static __always_inline bool task_register(u8 cfa, u64 *value)
 }
 
 /* A register that is neither sp nor fp. */
-static __always_inline bool other_register(struct walk *w, u8 cfa, u64 *value)
+static __always_inline bool other_register(struct walk *w, struct window *window, u8 cfa, u64 *value)
 {
 #if defined(__TARGET_ARCH_x86)
 	if (cfa == SBERF_CFA_REGISTER + REGS_BX)
-		return w->bx_at ? read_word(w, w->bx_at, value) : task_register(cfa, value);
+		return w->bx_at ? read_word(w, window, w->bx_at, value) : task_register(cfa, value);
 #endif
+	(void)window;
 	/* What a call may change is known in the innermost frame alone. */
 	return !w->is_return && !w->nr && task_register(cfa, value);
 }
 
-static __always_inline long frame_address(struct walk *w, const struct sberf_rule *rule, u64 *cfa)
+static __always_inline long frame_address(struct walk *w, struct window *window, const struct sberf_rule *rule, u64 *cfa)
 {
 	s32 offset = rule->cfa_offset;
 
@@ -189,7 +196,7 @@ static __always_inline long frame_address(struct walk *w, const struct sberf_rul
 		return 0;
 	case SBERF_CFA_SP_DEREF:
 	case SBERF_CFA_FP_DEREF:
-		if (!read_word(w, (rule->cfa == SBERF_CFA_SP_DEREF ? w->sp : w->fp) + (offset >> 8), cfa))
+		if (!read_word(w, window, (rule->cfa == SBERF_CFA_SP_DEREF ? w->sp : w->fp) + (offset >> 8), cfa))
 			return stop(w, SBERF_END_UNREADABLE);
 		*cfa += (signed char)offset;
 		return 0;
@@ -202,7 +209,7 @@ static __always_inline long frame_address(struct walk *w, const struct sberf_rul
 	case SBERF_CFA_END:
 		return stop(w, SBERF_END_ENTRY);
 	}
-	if (rule->cfa < SBERF_CFA_REGISTER || !other_register(w, rule->cfa, cfa))
+	if (rule->cfa < SBERF_CFA_REGISTER || !other_register(w, window, rule->cfa, cfa))
 		return stop(w, SBERF_END_UNSUPPORTED_RULE);
 	*cfa += offset;
 	return 0;
@@ -214,13 +221,13 @@ static __always_inline long frame_address(struct walk *w, const struct sberf_rul
 #define ADDRESS_MASK ((1ULL << 48) - 1)
 
 /* The caller's frame pointer and the return address: a pair on the stack, or both still in registers. */
-static __always_inline bool callers_registers(struct walk *w, const struct sberf_rule *rule, u64 cfa, u64 *pair)
+static __always_inline bool callers_registers(struct walk *w, struct window *window, const struct sberf_rule *rule, u64 cfa, u64 *pair)
 {
 	if (rule->fp == SBERF_FP_SAME) {
 		pair[0] = w->fp;
 		pair[1] = w->lr & ADDRESS_MASK;
 	} else {
-		if (!read_pair(w, (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset, pair))
+		if (!read_pair(w, window, (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset, pair))
 			return false;
 		pair[1] &= ADDRESS_MASK;
 	}
@@ -248,7 +255,7 @@ static __always_inline bool follows_call(u64 address)
 }
 
 /* The caller's frame pointer and the return address, which is the last word before `cfa`. */
-static __always_inline bool callers_registers(struct walk *w, const struct sberf_rule *rule, u64 cfa, u64 *pair)
+static __always_inline bool callers_registers(struct walk *w, struct window *window, const struct sberf_rule *rule, u64 cfa, u64 *pair)
 {
 	u64 word = word_len(w), fp_at = (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset;
 
@@ -261,30 +268,32 @@ static __always_inline bool callers_registers(struct walk *w, const struct sberf
 	}
 	if (rule->fp != SBERF_FP_SAME && fp_at >= w->sp) {
 		if (fp_at == cfa - 2 * word)
-			return read_pair(w, fp_at, pair);
-		if (!read_word(w, fp_at, &pair[0]))
+			return read_pair(w, window, fp_at, pair);
+		if (!read_word(w, window, fp_at, &pair[0]))
 			return false;
 	} else {
 		pair[0] = w->fp;
 	}
-	return read_word(w, cfa - word, &pair[1]);
+	return read_word(w, window, cfa - word, &pair[1]);
 }
 
 #endif
 
-/* From a frame to its caller. */
-static __always_inline long leave_frame(struct walk *w, const struct sberf_rule *rule)
+/* From a frame to its caller; returns 1 when the walk is over.  By itself for the verifier's sake. */
+__noinline int leave_frame(struct walk *w, struct sberf_rule *rule, struct window *window)
 {
 	u64 cfa, pair[2];
 
+	if (!w || !rule || !window)
+		return 1;
 	if (rule->cfa == SBERF_CFA_SIGNAL)
-		return leave_signal(w, w->sp + rule->cfa_offset);
-	if (frame_address(w, rule, &cfa))
+		return leave_signal(w, window, w->sp + rule->cfa_offset);
+	if (frame_address(w, window, rule, &cfa))
 		return 1;
 	/* A leaf of arm64 has no frame: its caller's stack pointer is its own. */
 	if (cfa < w->sp || (cfa == w->sp && w->is_return) || cfa % 4)
 		return stop(w, SBERF_END_BAD_FRAME_POINTER);
-	if (!callers_registers(w, rule, cfa, pair))
+	if (!callers_registers(w, window, rule, cfa, pair))
 		return stop(w, SBERF_END_UNREADABLE);
 	/* No return address: the frame that the ABI has the outermost function make. */
 	if (!pair[1])
@@ -310,12 +319,12 @@ static __always_inline void frame_pointer_rule(const struct walk *w, u8 cfa, str
  * Code without a description, mostly assembly.  A leaf of it that has pushed nothing has its return address
  * on top of the stack; else it may still keep frame pointers.
  */
-static __always_inline void undescribed_rule(struct walk *w, struct sberf_rule *rule)
+static __always_inline void undescribed_rule(struct walk *w, struct window *window, struct sberf_rule *rule)
 {
 	u64 top;
 
 	frame_pointer_rule(w, SBERF_CFA_FP_GUESS, rule);
-	if (!w->is_return && read_word(w, w->sp, &top) && follows_call(top)) {
+	if (!w->is_return && read_word(w, window, w->sp, &top) && follows_call(top)) {
 		rule->cfa_offset = word_len(w);
 		rule->cfa = SBERF_CFA_SP;
 		rule->fp = SBERF_FP_SAME;
@@ -323,9 +332,11 @@ static __always_inline void undescribed_rule(struct walk *w, struct sberf_rule *
 }
 
 /* The rule at an address, from its file's table; returns 1 when the walk is over. */
-static __always_inline long look_up_rule(struct walk *w, u64 address, struct sberf_rule *rule)
+static __always_inline long look_up_rule(struct walker *walker, u64 address, struct sberf_rule *rule)
 {
-	struct code_mapping *m = code_mapping_of(w->space, &w->scratch->mapping, address);
+	struct code_mapping *m = code_mapping_of(walker->space, &walker->scratch->mapping, address);
+	struct window *window = &walker->scratch->window;
+	struct walk *w = &walker->walk;
 	struct sberf_rule *found;
 
 	if (!m) {
@@ -342,7 +353,7 @@ static __always_inline long look_up_rule(struct walk *w, u64 address, struct sbe
 		if (found && found->cfa != SBERF_CFA_NONE)
 			*rule = *found;
 		else
-			undescribed_rule(w, rule);
+			undescribed_rule(w, window, rule);
 		return 0;
 	case SBERF_TABLE_NONE:
 		frame_pointer_rule(w, SBERF_CFA_FP_CHAIN, rule);
@@ -354,21 +365,22 @@ static __always_inline long look_up_rule(struct walk *w, u64 address, struct sbe
 }
 
 /* The same for callers, whose addresses come again and again: one line of memory in the place of six. */
-static __always_inline long rule_at(struct walk *w, struct sberf_rule *rule)
+static __always_inline long rule_at(struct walker *walker, struct sberf_rule *rule)
 {
+	struct walk *w = &walker->walk;
 	u64 address = w->ip - w->is_return;
 	struct known_rule *known;
 
 	if (!w->is_return)
-		return look_up_rule(w, address, rule);
-	known = &w->known->rules[(address * 0x9e3779b97f4a7c15ULL ^ w->known_key) >> (64 - KNOWN_RULES_SHIFT)];
-	if (known->address != address || known->key != w->known_key) {
-		if (look_up_rule(w, address, &known->rule)) {
+		return look_up_rule(walker, address, rule);
+	known = &walker->known->rules[(address * 0x9e3779b97f4a7c15ULL ^ walker->known_key) >> (64 - KNOWN_RULES_SHIFT)];
+	if (known->address != address || known->key != walker->known_key) {
+		if (look_up_rule(walker, address, &known->rule)) {
 			known->address = 0;
 			return 1;
 		}
 		known->address = address;
-		known->key = w->known_key;
+		known->key = walker->known_key;
 	}
 	*rule = known->rule;
 	return 0;
@@ -378,15 +390,16 @@ static __always_inline long rule_at(struct walk *w, struct sberf_rule *rule)
 static long walk_frame(u64 index, void *ctx)
 {
 	struct sberf_rule rule = {};
-	struct walk *w = ctx;
+	struct walker *walker = ctx;
+	struct walk *w = &walker->walk;
 	u32 nr = w->nr;
 
 	(void)index;
 	if (!use_tables || !has_maple_tree())
 		frame_pointer_rule(w, SBERF_CFA_FP_CHAIN, &rule);
-	else if (rule_at(w, &rule))
+	else if (rule_at(walker, &rule))
 		return 1;
-	if (leave_frame(w, &rule))
+	if (leave_frame(w, &rule, &walker->scratch->window))
 		return 1;
 	/* What is certainly no address of code means that a register held something else. */
 	if (w->ip < 4096 || w->ip >> 56)
@@ -394,7 +407,7 @@ static long walk_frame(u64 index, void *ctx)
 	/* The leaf is a frame too. */
 	if (nr + 1 >= max_user_frames || nr >= SBERF_MAX_USER_FRAMES)
 		return stop(w, SBERF_END_DEPTH_LIMIT);
-	w->scratch->addresses[nr] = w->ip;
+	walker->scratch->addresses[nr] = w->ip;
 	w->nr = nr + 1;
 	w->hash_before = w->hash;
 	w->hash = hash_step(w->hash, w->ip);
@@ -402,7 +415,7 @@ static long walk_frame(u64 index, void *ctx)
 }
 
 /* Copies are for the moments in which a table is made: so many bytes of them on a CPU in so long. */
-#define MAX_COPIED_BYTES (4 << 20)
+#define MAX_COPIED_BYTES (1 << 20)
 #define COPY_WINDOW_NS 100000000ULL
 #define COPY_STEP 256
 
@@ -465,36 +478,39 @@ static __always_inline u64 user_callers(struct emitter *e, const struct user_reg
 					struct task_struct *task, u32 tgid)
 {
 	struct code_space space;
-	struct walk w = {
+	struct walker walker = {
+		.walk = {
+			.window_at = ~0ULL / 2,
+			.ip = regs->ip,
+			.sp = regs->sp,
+			.fp = regs->fp,
+			.hash = 2,
+			.end = SBERF_END_DEPTH_LIMIT,
+			.is_32bit = regs->is_32bit,
+		},
 		.scratch = s,
 		.known = known,
 		.space = &space,
-		.window_at = ~0ULL / 2,
-		.ip = regs->ip,
-		.sp = regs->sp,
-		.fp = regs->fp,
-		.hash = 2,
-		.end = SBERF_END_DEPTH_LIMIT,
-		.is_32bit = regs->is_32bit,
 	};
+	struct walk *w = &walker.walk;
 	u64 hash, copy;
 
 #if defined(__TARGET_ARCH_arm64)
-	w.lr = regs->lr;
+	w->lr = regs->lr;
 #endif
 	code_space_init(&space, &s->mapping, task, tgid, regs->is_32bit);
-	w.known_key = space.mm ^ space.salt << 16 ^ (u64)space.generation << 40;
+	walker.known_key = space.mm ^ space.salt << 16 ^ (u64)space.generation << 40;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(SBERF_MAX_USER_FRAMES + 1, walk_frame, &w, 0);
+		bpf_loop(SBERF_MAX_USER_FRAMES + 1, walk_frame, &walker, 0);
 	} else {
 		for (int i = 0; i < MAX_UNROLLED_FRAMES; i++) {
-			if (walk_frame(i, &w))
+			if (walk_frame(i, &walker))
 				break;
 		}
 	}
-	hash = send_stack(e, s, w.nr, SBERF_STACK_USER, w.end, tgid, w.hash);
-	if (w.end == SBERF_END_TABLE_PENDING) {
-		copy = copy_stack(e, &w, task, tgid, hash);
+	hash = send_stack(e, s, w->nr, SBERF_STACK_USER, w->end, tgid, w->hash);
+	if (w->end == SBERF_END_TABLE_PENDING) {
+		copy = copy_stack(e, w, task, tgid, hash);
 		return copy ? copy : hash;
 	}
 	return hash;

@@ -57,6 +57,20 @@ impl Programs {
             slot.user = MaybeUninit::new(source.user);
             slot.kernel = MaybeUninit::new(source.kernel);
         }
+        // Each one takes the verifier 40 ms.
+        let programs = [
+            &mut open.progs.on_sample_0,
+            &mut open.progs.on_sample_1,
+            &mut open.progs.on_sample_2,
+            &mut open.progs.on_sample_3,
+            &mut open.progs.on_sample_4,
+            &mut open.progs.on_sample_5,
+            &mut open.progs.on_sample_6,
+            &mut open.progs.on_sample_7,
+        ];
+        for (index, program) in programs.into_iter().enumerate() {
+            program.set_autoload(index < options.sources.len());
+        }
         let skel = open.load().map_err(load_error)?;
 
         let rings = (0..ring_count).map(|_| new_ring(ring_bytes)).collect::<Result<Vec<_>>>()?;
