@@ -415,7 +415,7 @@ static long walk_frame(u64 index, void *ctx)
 }
 
 /* Copies are for the moments in which a table is made: so many bytes of them on a CPU in so long. */
-#define MAX_COPIED_BYTES (1 << 20)
+#define MAX_COPIED_BYTES (4 << 20)
 #define COPY_WINDOW_NS 100000000ULL
 #define COPY_STEP 256
 
