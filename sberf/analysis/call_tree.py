@@ -26,6 +26,7 @@ class CallNode(NamedTuple):
         module: The module's base name; for a group its key, such as ``pid``.
         kind: The module's kind (see the column ``modules.kind``); ``group`` for groups and the root.
         inlined: Whether the call was inlined into the caller.
+        line: Source file and line, ``file:line``, where lines are told apart and known.
         self_weight: Weight of the samples whose stack ends here.
         total_weight: ``self_weight`` and that of all nodes below, hidden ones too.
         self_samples: The same as a number of samples.
@@ -40,6 +41,7 @@ class CallNode(NamedTuple):
     module: str
     kind: str
     inlined: bool
+    line: str | None
     self_weight: int
     total_weight: int
     self_samples: int
@@ -75,6 +77,7 @@ def call_tree(
     *,
     by: Sequence[str] = (),
     inverted: bool = False,
+    lines: bool = False,
     min_percent: float = 0.0,
 ) -> CallTree:
     """Merge the stacks of one event into a tree.
@@ -84,6 +87,7 @@ def call_tree(
         filters: Which samples to count; without an event the first recorded one.
         by: Some of process, comm, pid, tid, cpu: one level of groups each, above the functions.
         inverted: Begin with the function in which samples were taken; its children are its callers.
+        lines: Tell the source lines of a function apart.
         min_percent: Leave out nodes whose total weight is below this part of all weight, in percent.
 
     Raises:
@@ -94,7 +98,7 @@ def call_tree(
     for key in by:
         if key not in GROUP_KEYS:
             raise UsageError(f"a call tree cannot be grouped by '{key}'", f"keys: {', '.join(GROUP_KEYS)}")
-    grouped = grouped_stacks(recording, filters, by)
+    grouped = grouped_stacks(recording, filters, by, lines=lines)
     labels = list(grouped.frames)
     trie = _Trie(_paths(grouped.stacks, labels, by, inverted))
     least = trie.total_weight[0] * min_percent / 100
@@ -103,7 +107,7 @@ def call_tree(
         unit=grouped.event.unit,
         by=tuple(by),
         inverted=inverted,
-        nodes=tuple(_nodes(trie, labels, least)),
+        nodes=tuple(_nodes(trie, labels, least, lines)),
         ends=grouped.ends,
     )
 
@@ -176,7 +180,7 @@ class _Trie:
         return sums
 
 
-def _nodes(trie: _Trie, labels: list[Frame], least: float) -> list[CallNode]:
+def _nodes(trie: _Trie, labels: list[Frame], least: float, lines: bool) -> list[CallNode]:
     """The nodes that weigh enough, in preorder, the heaviest child first."""
     children: dict[int, list[int]] = {}
     hidden: dict[int, list[int]] = {}
@@ -198,6 +202,7 @@ def _nodes(trie: _Trie, labels: list[Frame], least: float) -> list[CallNode]:
                 module=frame.module,
                 kind=frame.kind,
                 inlined=frame.inlined,
+                line=f"{frame.file}:{frame.line}" if lines and frame.file and frame.line else None,
                 self_weight=trie.self_weight[node],
                 total_weight=trie.total_weight[node],
                 self_samples=trie.self_samples[node],

@@ -17,6 +17,7 @@ class Filters:
         cpus: CPU numbers.
         events: Event names.
         start_ns, stop_ns: CLOCK_MONOTONIC window [start, stop).
+        inlines: Whether inlined calls are frames of their own, or part of the function that they lie in.
     """
 
     pids: tuple[int, ...] = ()
@@ -28,3 +29,4 @@ class Filters:
     events: tuple[str, ...] = ()
     start_ns: int | None = None
     stop_ns: int | None = None
+    inlines: bool = True

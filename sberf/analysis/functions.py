@@ -13,7 +13,7 @@ from sberf.analysis.selection import NO_FILTERS
 from sberf.errors import UsageError
 from sberf.recording.recording import Recording
 
-SORT_KEYS = ("process", "comm", "pid", "tid", "cpu", "dso", "sym")
+SORT_KEYS = ("process", "comm", "pid", "tid", "cpu", "dso", "sym", "line")
 """What rows can be told apart by, in the order of the columns of a table."""
 
 ORDERS = ("self", "total")
@@ -32,6 +32,7 @@ class FunctionRow(NamedTuple):
         cpu: CPU number.
         dso: The module's base name.
         sym: Function name, or ``module+0xoffset``.
+        line: Source file and line, ``file:line``; None also where they are not known.
         kind: The module's kind (see the column ``modules.kind``); None without ``dso`` and ``sym``.
         self_weight: Weight of the samples taken in it, in the table's unit.
         total_weight: Weight of the samples taken in it or in something it called, recursion counted once.
@@ -46,6 +47,7 @@ class FunctionRow(NamedTuple):
     cpu: int | None
     dso: str | None
     sym: str | None
+    line: str | None
     kind: str | None
     self_weight: int
     total_weight: int
@@ -140,9 +142,10 @@ def _weigh(recording: Recording, by: Sequence[str], groups: Sequence[str]) -> No
     A stack counts once for each function in it, so that recursion is not counted twice.
     """
     sym = "name" if "sym" in by else "NULL::VARCHAR"
+    line = "source_line" if "line" in by else "NULL::VARCHAR"
     dso = "module" if "dso" in by else "NULL::VARCHAR"
     kind = "any_value(kind)" if "sym" in by or "dso" in by else "NULL::VARCHAR"
-    number_functions(recording, [f"{dso} AS dso", f"{sym} AS sym"], [f"{kind} AS kind"])
+    number_functions(recording, [f"{dso} AS dso", f"{sym} AS sym", f"{line} AS line"], [f"{kind} AS kind"])
     grouping = "".join(f', "{key}"' for key in groups)
     weighed = " UNION ALL ".join(_weighed(grouping, part) for part in range(_PARTS))
     recording.rows(
@@ -178,7 +181,7 @@ def _heaviest(groups: Sequence[str], order: str) -> str:
     )
     columns = ", ".join(f'"{key}"' if key in groups else "NULL" for key in SORT_KEYS[:5])
     return f"""
-        SELECT {columns}, dso, sym, kind, self_weight, total_weight, self_samples, total_samples
+        SELECT {columns}, dso, sym, line, kind, self_weight, total_weight, self_samples, total_samples
         FROM function_weights JOIN functions USING (function_number)
         WHERE total_weight >= ?
-        ORDER BY {weights}, {", ".join(map(str, range(1, 8)))} LIMIT ?"""
+        ORDER BY {weights}, {", ".join(map(str, range(1, 9)))} LIMIT ?"""

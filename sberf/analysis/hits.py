@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import LOST_STACK, NAMED_STACKS
+from sberf.analysis.naming import LOST_STACK, named_stacks
 from sberf.analysis.selection import Event, chosen_event, select_samples
 from sberf.recording.recording import Recording
 
@@ -43,13 +43,14 @@ def gather_hits(recording: Recording, filters: Filters, by: Sequence[str] = ()) 
     """
     event = chosen_event(recording, filters)
     selection = select_samples(recording, filters, event.name)
+    stacks = named_stacks(recording, filters.inlines)
     recording.rows(f"CREATE OR REPLACE TEMP TABLE hits AS {_hits(selection.where, by)}", selection.parameters)
     recording.rows(
         f"""
         CREATE OR REPLACE TEMP TABLE hit_stacks AS
         SELECT h.stack_id, coalesce(s."end", 'lost') AS "end",
                coalesce(s.frame_ids, {LOST_STACK}) AS frame_ids
-        FROM (SELECT DISTINCT stack_id FROM hits) h LEFT JOIN ({NAMED_STACKS}) s USING (stack_id)"""
+        FROM (SELECT DISTINCT stack_id FROM hits) h LEFT JOIN ({stacks}) s USING (stack_id)"""
     )
     return event
 

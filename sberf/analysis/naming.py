@@ -27,21 +27,48 @@ _REASON_NAMES = ", ".join(f"({n}, '[no stack: {reason}]')" for n, reason in enum
 NAMED_FRAMES = f"""
     SELECT f.frame_id::BIGINT AS frame_id, f.address, f.file, f.line, f.inlined_in IS NOT NULL AS inlined,
            coalesce(m.path, '[unknown]') AS path, coalesce(m.kind, 'unknown') AS kind,
-           coalesce(m.module, '[unknown]') AS module,
+           coalesce(m.module, '[unknown]') AS module, f.file || ':' || f.line AS source_line,
            coalesce(nullif(f.function, ''),
                     coalesce(m.module, '[unknown]') || printf('+0x%x', f.address)) AS name
     FROM frames f LEFT JOIN ({_NAMED_MODULES}) m USING (module_id)
     UNION ALL
-    SELECT {_FRAMES} + number, 0, NULL, NULL, false, '[unknown]', 'unknown', '[unknown]', name
+    SELECT {_FRAMES} + number, 0, NULL, NULL, false, '[unknown]', 'unknown', '[unknown]', NULL, name
     FROM (VALUES {_REASON_NAMES}) reasons(number, name)"""
-"""frame_id, address, file, line, inlined, path, kind, module (base name) and name of every frame."""
+"""frame_id, address, file, line, inlined, path, kind, module (base name), source_line, name of every frame."""
 
-NAMED_STACKS = f"""
-    SELECT s.stack_id, s."end",
-           CASE WHEN len(s.frame_ids) > 0 THEN s.frame_ids
-                ELSE [({_FRAMES} + {_REASON_NUMBER})::UINTEGER] END AS frame_ids
-    FROM stacks s"""
-"""stack_id, end and frame_ids (leaf first, never empty) of every stack."""
+# For each frame the calls at its address, innermost first, itself last, in one list: see `number_functions`.
+_CALLS = f"""
+    WITH RECURSIVE inlined(frame_id, address_frame_id, depth) AS (
+        SELECT call.frame_id, call.inlined_in, 1
+        FROM frames call JOIN frames f ON call.inlined_in = f.frame_id WHERE f.inlined_in IS NULL
+        UNION ALL
+        SELECT call.frame_id, address_frame_id, depth + 1
+        FROM frames call JOIN inlined ON call.inlined_in = inlined.frame_id),
+    calls AS (
+        SELECT address_frame_id AS id, list(frame_id ORDER BY depth DESC) AS frame_ids
+        FROM inlined GROUP BY id)
+    SELECT list(list_append(coalesce(frame_ids, []), id::UINTEGER) ORDER BY id) AS calls
+    FROM (SELECT unnest(range({_FRAMES})) AS id) LEFT JOIN calls USING (id)"""
+
+
+def named_stacks(recording: Recording, inlines: bool) -> str:
+    """SQL: stack_id, end and frame_ids (leaf first, never empty) of every stack.
+
+    Args:
+        recording: The recording.
+        inlines: Whether inlined calls are frames of their own.
+    """
+    frame_ids, source = "s.frame_ids", "stacks s"
+    if inlines and recording.rows("SELECT 1 FROM frames WHERE inlined_in IS NOT NULL LIMIT 1"):
+        recording.rows(f"CREATE TEMP TABLE IF NOT EXISTS frame_calls AS {_CALLS}")
+        frame_ids = "flatten([calls[frame_id + 1] FOR frame_id IN s.frame_ids])"
+        source = "stacks s, frame_calls"
+    return f"""
+        SELECT s.stack_id, s."end",
+               CASE WHEN len(s.frame_ids) > 0 THEN {frame_ids}
+                    ELSE [({_FRAMES} + {_REASON_NUMBER})::UINTEGER] END AS frame_ids
+        FROM {source}"""
+
 
 LOST_STACK = f"""[({_FRAMES} + {STACK_ENDS.index("lost")})::UINTEGER]"""
 """The frame_ids of a sample whose stack the table lacks: a damaged recording."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import LOST_STACK, NAMED_FRAMES, NAMED_STACKS
+from sberf.analysis.naming import LOST_STACK, NAMED_FRAMES, named_stacks
 from sberf.analysis.selection import NO_FILTERS, select_samples
 from sberf.errors import RecordingError
 from sberf.recording.recording import Recording
@@ -78,7 +78,8 @@ def samples(recording: Recording, filters: Filters = NO_FILTERS) -> Samples:
     """
     selection = select_samples(recording, filters)
     where = f"WHERE {selection.where}"
-    index, stacks = _stacks(recording, where, selection.parameters)
+    stacks_sql = named_stacks(recording, filters.inlines)
+    index, stacks = _stacks(recording, stacks_sql, where, selection.parameters)
     threads = _threads(recording)
     rows = recording.stream(
         f"SELECT ts_ns, cpu, thread_id, event, weight, stack_id FROM samples {where} ORDER BY ts_ns, cpu",
@@ -106,13 +107,13 @@ def _threads(recording: Recording) -> dict[int, _Thread]:
 
 
 def _stacks(
-    recording: Recording, where: str, parameters: Sequence[Any]
+    recording: Recording, stacks_sql: str, where: str, parameters: Sequence[Any]
 ) -> tuple[dict[int, int], tuple[tuple[AddressedFrame, ...], ...]]:
     """The selected samples' stacks, and stack_id -> index of its stack."""
     rows = recording.rows(
         f"""
         SELECT stack_id, coalesce(frame_ids, {LOST_STACK})
-        FROM (SELECT DISTINCT stack_id FROM samples {where}) LEFT JOIN ({NAMED_STACKS}) USING (stack_id)""",
+        FROM (SELECT DISTINCT stack_id FROM samples {where}) LEFT JOIN ({stacks_sql}) USING (stack_id)""",
         parameters,
     )
     frames = {

@@ -139,13 +139,16 @@ class GroupedStacks:
     ends: tuple[StackEnd, ...]
 
 
-def grouped_stacks(recording: Recording, filters: Filters, by: Sequence[str]) -> GroupedStacks:
+def grouped_stacks(
+    recording: Recording, filters: Filters, by: Sequence[str], *, lines: bool = False
+) -> GroupedStacks:
     """The distinct stacks with their weights, kept apart by the keys ``by``.
 
     Args:
         recording: The recording.
         filters: Which samples to count.
         by: Some of ``hits.GROUP_KEYS``.
+        lines: Whether the source lines of a function are told apart.
 
     Raises:
         QueryError: The filters' event was not recorded.
@@ -154,7 +157,7 @@ def grouped_stacks(recording: Recording, filters: Filters, by: Sequence[str]) ->
     event = gather_hits(recording, filters, by)
     number_functions(
         recording,
-        ["name", "module", "kind", "inlined"],
+        ["name", "module", "kind", "inlined", *(["source_line"] if lines else [])],
         ["any_value(file ORDER BY file, line) AS file", "min(line) AS line"],
     )
     frames = recording.rows(

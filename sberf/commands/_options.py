@@ -50,6 +50,11 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     add("--cpu", "CPU,...", _numbers, "CPU numbers, with ranges: 0-3,7")
     add("--event", "NAME,...", _names, "events, of a recording that holds several")
     group.add_argument(
+        "--no-inlines",
+        action="store_true",
+        help="count inlined calls as part of the function that they lie in",
+    )
+    group.add_argument(
         "--time",
         metavar="START,STOP",
         type=_time_window,
@@ -78,6 +83,7 @@ def filters_from(args: argparse.Namespace, recording: Recording) -> Filters:
         events=tuple(args.event),
         start_ns=None if start_ns is None else recording.start_ns + start_ns,
         stop_ns=None if stop_ns is None else recording.start_ns + stop_ns,
+        inlines=not args.no_inlines,
     )
 
 

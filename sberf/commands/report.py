@@ -32,6 +32,7 @@ examples:
   sberf report                              self and total time of each function
   sberf report --tree --min-percent 2       who called whom
   sberf report --inverted --symbol malloc   callers, in stacks with malloc
+  sberf report --lines --symbol parse       which source lines of parse() and its callees
   sberf report --stack-quality              whose stacks lack callers, and why
   sberf report -s pid,sym --comm postgres --time 2,5"""
 
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-s",
         "--sort",
         metavar="KEY,...",
-        help="what to tell apart: process, comm (thread name), pid, tid, cpu, dso, sym "
+        help="what to tell apart: process, comm (thread name), pid, tid, cpu, dso, sym, line "
         "(default: sym,dso,process; with --tree, keys but sym and dso are levels above the functions)",
     )
     parser.add_argument("--order", choices=("self", "total"), default="self", help="order by (default: self)")
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inverted", action="store_true", help="show a call tree that begins with where samples were taken"
     )
+    parser.add_argument("--lines", action="store_true", help="tell the source lines of a function apart")
     parser.add_argument(
         "--stack-quality",
         action="store_true",
@@ -120,15 +122,16 @@ def _result(args: argparse.Namespace, recording: Recording, filters: Filters) ->
     if args.tree or args.inverted:
         from sberf.analysis.call_tree import call_tree
 
-        by = [key for key in keys or ["process"] if key not in ("sym", "dso")]
+        by = [key for key in keys or ["process"] if key not in ("sym", "dso", "line")]
         least = _TREE_MIN_PERCENT if args.min_percent is None else args.min_percent
-        return call_tree(recording, filters, by=by, inverted=args.inverted, min_percent=least)
+        return call_tree(
+            recording, filters, by=by, inverted=args.inverted, lines=args.lines, min_percent=least
+        )
     from sberf.analysis.functions import DEFAULT_KEYS, functions
 
+    keys = [*(keys or DEFAULT_KEYS), *(["line"] if args.lines else [])]
     least = _TABLE_MIN_PERCENT if args.min_percent is None else args.min_percent
-    return functions(
-        recording, filters, keys or DEFAULT_KEYS, order=args.order, min_percent=least, limit=args.limit
-    )
+    return functions(recording, filters, keys, order=args.order, min_percent=least, limit=args.limit)
 
 
 def _lines(seen: Overview, results: Sequence[Result]) -> Iterator[str]:

@@ -127,6 +127,8 @@ def _references() -> Iterator[Invariant]:
     dangling = "frame_id NOT IN (SELECT frame_id FROM frames)"
     unnested = "(SELECT unnest(frame_ids) AS frame_id FROM stacks)"
     yield Invariant("stacks", "frame_ids refer to rows of frames", _count(unnested, dangling))
+    calls = "frame_id IN (SELECT frame_id FROM frames WHERE inlined_in IS NOT NULL)"
+    yield Invariant("stacks", "frame_ids are addresses, not inlined calls", _count(unnested, calls))
     other = "(inlined.module_id, inlined.address) IS DISTINCT FROM (outer_.module_id, outer_.address)"
     joined = "frames inlined JOIN frames outer_ ON inlined.inlined_in = outer_.frame_id"
     yield Invariant("frames", "an inlined call has the address that it lies in", _count(joined, other))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 FORMAT_NAME = "sberf-recording"
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
+FORMAT_MINOR = 1
 
 MODULE_KINDS = ("kernel", "kernel_module", "bpf", "elf", "vdso", "jit", "anon", "unknown")
 
@@ -89,7 +89,13 @@ MODULES = Table(
         _column(
             "symbols",
             "VARCHAR",
-            "where names came from: symtab, dynsym, kallsyms, perf-map, or 'none: ' and the reason",
+            "where names came from: symtab, dynsym, gnu_debugdata, dwarf, kallsyms, perf-map, "
+            "or 'none: ' and the reason",
+        ),
+        _column(
+            "debug_file",
+            "VARCHAR?",
+            "where inlined calls, source lines and symbols that the file itself lacks came from",
         ),
     ),
 )
@@ -104,6 +110,14 @@ FRAMES = Table(
             "address",
             "UBIGINT",
             "file offset (elf, vdso), offset from _text (kernel), else the address itself",
+        ),
+        _column(
+            "is_return",
+            "BOOLEAN",
+            "the address is one to return to: the frame is named after the call before it",
+        ),
+        _column(
+            "linked_address", "UBIGINT?", "the address as in the file's symbol table and debug information"
         ),
         _column("function", "VARCHAR?", "demangled name; NULL: no symbol covers the address"),
         _column("symbol", "VARCHAR?", "the name as in the symbol table"),

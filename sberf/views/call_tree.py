@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 from sberf.analysis.call_tree import GROUP_KIND, CallNode, CallTree
 from sberf.units import format_count, format_percent
-from sberf.views.text import ELLIPSIS, Column, Paint, display_width, layout_lines, printable, shorten
+from sberf.views.text import (
+    ELLIPSIS,
+    Column,
+    Paint,
+    base_name,
+    display_width,
+    layout_lines,
+    printable,
+    shorten,
+)
 
 _NUMBERS = ("pid", "tid", "cpu")
 
@@ -74,7 +83,8 @@ def _label(node: CallNode) -> str:
     module = printable(node.module)
     bracketed = module if module.startswith("[") else f"[{module}]"
     where = "" if node.name.startswith((f"{node.module}+0x", "[no stack")) else f"  {bracketed}"
-    return name + where + (" (inlined)" if node.inlined else "")
+    line = f"  {printable(base_name(node.line))}" if node.line else ""
+    return name + where + (" (inlined)" if node.inlined else "") + line
 
 
 def _fit(lead: str, label: str, room: int | None) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sberf.analysis.functions import SORT_KEYS, FunctionRow, FunctionTable
+from sberf.analysis.functions import SORT_KEYS, FunctionTable
 from sberf.units import format_count, format_percent
-from sberf.views.text import Column, Paint, column_widths, format_weight, layout_lines, printable
+from sberf.views.text import Column, Paint, base_name, column_widths, format_weight, layout_lines, printable
 
 _TITLES = {
     "process": "Process",
@@ -16,8 +16,9 @@ _TITLES = {
     "cpu": "CPU",
     "dso": "Module",
     "sym": "Function",
+    "line": "Source line",
 }
-_LEAST_WIDTHS = {"process": 8, "comm": 8, "dso": 8, "sym": 30}
+_LEAST_WIDTHS = {"process": 8, "comm": 8, "dso": 8, "sym": 30, "line": 12}
 
 
 def function_lines(table: FunctionTable, width: int | None, paint: Paint | None = None) -> Iterator[str]:
@@ -35,20 +36,26 @@ def function_lines(table: FunctionTable, width: int | None, paint: Paint | None 
         Column("Self time" if table.unit == "ns" else "Self count", right=True),
         *(Column(_TITLES[key], right=key not in _LEAST_WIDTHS, least=_LEAST_WIDTHS.get(key)) for key in keys),
     ]
-    cells = _cells(table, [FunctionRow._fields.index(key) for key in keys])
+    cells = _cells(table, keys)
     yield from layout_lines(columns, cells, column_widths(columns, cells, width), paint=paint)
     if table.hidden_rows:
         yield f"# {format_count(table.hidden_rows)} more rows: see --min-percent and --limit"
 
 
-def _cells(table: FunctionTable, keys: list[int]) -> list[list[str]]:
+def _cells(table: FunctionTable, keys: list[str]) -> list[list[str]]:
     whole, unit = table.total_weight or 1, table.unit
     return [
         [
             format_percent(row.self_weight / whole),
             format_percent(row.total_weight / whole),
             format_weight(row.self_weight, unit),
-            *["[unknown]" if row[key] is None else printable(str(row[key])) for key in keys],
+            *[_cell(key, getattr(row, key)) for key in keys],
         ]
         for row in table.rows
     ]
+
+
+def _cell(key: str, value: str | int | None) -> str:
+    if value is None:
+        return "" if key == "line" else "[unknown]"
+    return printable(base_name(str(value)) if key == "line" else str(value))

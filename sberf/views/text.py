@@ -28,6 +28,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
+def base_name(path: str) -> str:
+    """The last part of a path."""
+    return path.rpartition("/")[2]
+
+
 def printable_lines(text: str) -> str:
     """The same for text of our own that may have several lines: line ends stay."""
     return "\n".join(map(printable, text.split("\n")))

@@ -85,11 +85,20 @@ class RecordingBuilder:
         module, _, function = name.rpartition("!")
         module_id = self.module(module or default_module)
         row: dict[str, Any] = {"module_id": module_id, "address": 16 * (1 + len(self.tables["frames"]))}
+        row["is_return"] = False
         if function.startswith("+0x"):
             row["address"] = int(function[3:], 16)
         else:
             row |= {"function": function, "symbol": function}
         return self._row("frames", "frame_id", (module_id, function), row | columns)
+
+    def inline(self, name: str, inlined_in: int, **columns: Any) -> int:
+        """A call of ``name`` that was inlined in a frame; its key."""
+        row = self.tables["frames"][inlined_in]
+        key = (name, inlined_in)
+        place = {"module_id": row["module_id"], "address": row["address"], "is_return": row["is_return"]}
+        call = {"function": name, "symbol": name, "inlined_in": inlined_in}
+        return self._row("frames", "frame_id", key, place | call | columns)
 
     def stack(self, frame_ids: list[int], end: str = "entry") -> int:
         """The stack's key, leaf first."""

@@ -181,9 +181,9 @@ def test_stack_counts_keep_only_frames_in_use(build: RecordingBuilder, tmp_path:
 
 def test_frame_facts(build: RecordingBuilder, tmp_path: Path) -> None:
     outer = build.frame("outer", "/usr/bin/app", file="a.c", line=7)
-    inner = build.frame("inner", "/usr/bin/app", file="b.h", line=3, inlined_in=outer)
+    build.inline("inner", outer, file="b.h", line=3)
     build.add("app", 10, "x")
-    build.tables["samples"][0]["stack_id"] = build.stack([inner, outer])
+    build.tables["samples"][0]["stack_id"] = build.stack([outer])
     counts = stack_counts(opened(build, tmp_path))
     frames = {frame.name: (frame.file, frame.line, frame.inlined) for frame in counts.frames}
     assert frames == {"outer": ("a.c", 7, False), "inner": ("b.h", 3, True)}

@@ -79,6 +79,7 @@ CASES = {
     "frame": (put("stacks", 0, frame_ids=[0, 77]), "stacks", "frame_ids refer to rows of frames"),
     "thread": (put("samples", 0, thread_id=77), "samples", "thread_id refers to a row of threads"),
     "stack": (put("samples", 0, stack_id=77), "samples", "stack_id refers to a row of stacks"),
+    "call": (put("stacks", 0, frame_ids=[6]), "stacks", "frame_ids are addresses, not inlined calls"),
     "inlined": (put("frames", 0, address=1), "frames", "an inlined call has the address that it lies in"),
     "life": (put("processes", 1, start_ns=LAST_NS), "processes", "start_ns is not after end_ns"),
     "outlives": (put("threads", 1, end_ns=None), "threads", "a thread lives inside its process's life"),

@@ -241,14 +241,6 @@ def test_empty_recording(build: RecordingBuilder, tmp_path: Path) -> None:
     assert (table.rows, table.total_weight, table.hidden_rows) == ((), 0, 0)
 
 
-def test_inlined_calls_are_functions(build: RecordingBuilder, tmp_path: Path) -> None:
-    outer = build.frame("outer", "/usr/bin/app")
-    inner = build.frame("inner", "/usr/bin/app", inlined_in=outer)
-    build.add("app", 10, "x")
-    build.tables["samples"][0]["stack_id"] = build.stack([inner, outer])
-    assert samples(functions(opened(build, tmp_path), by=["sym"])) == {"inner": (1, 1), "outer": (0, 1)}
-
-
 def test_many_stacks_use_all_parts(build: RecordingBuilder, tmp_path: Path) -> None:
     """The stacks are added up in parts; none may be missing or counted twice."""
     for i in range(50):
@@ -261,3 +253,39 @@ def test_many_stacks_use_all_parts(build: RecordingBuilder, tmp_path: Path) -> N
     assert found["main"] == (0, sum(1 + i % 3 for i in range(50)))
     assert sum(self_ for self_, _ in found.values()) == found["main"][1]
     assert found["f3"] == (0, sum(1 + i % 3 for i in range(3, 50, 7)))
+
+
+@pytest.fixture
+def inlined(build: RecordingBuilder, tmp_path: Path) -> Recording:
+    """work() calls parse(), which calls skip(): the compiler has inlined both at one address."""
+    build.add("app", 10, "main;work", samples=3)
+    build.add("app", 10, "main;other", samples=1)
+    work = next(row for row in build.tables["frames"] if row["function"] == "work")
+    work |= {"file": "/src/app.c", "line": 7}
+    parse = build.inline("parse", work["frame_id"], file="/src/parse.h", line=20)
+    build.inline("skip", parse, file="/src/parse.h", line=33)
+    return opened(build, tmp_path)
+
+
+def test_inlined_calls_are_functions(inlined: Recording) -> None:
+    expected = {"skip": (3, 3), "parse": (0, 3), "work": (0, 3), "main": (0, 4), "other": (1, 1)}
+    assert samples(functions(inlined, by=["sym"])) == expected
+    assert inlined.check() == []
+
+
+def test_inlined_calls_can_be_folded(inlined: Recording) -> None:
+    folded = functions(inlined, Filters(inlines=False), by=["sym"])
+    assert samples(folded) == {"work": (3, 3), "main": (0, 4), "other": (1, 1)}
+
+
+def test_a_filter_finds_inlined_calls(inlined: Recording) -> None:
+    assert functions(inlined, Filters(symbols=("parse",))).total_samples == 3
+    assert functions(inlined, Filters(symbols=("parse",), inlines=False)).total_samples == 0
+
+
+def test_source_lines(inlined: Recording) -> None:
+    by_line = samples(functions(inlined, by=["sym", "line"]))
+    assert by_line["skip", "/src/parse.h:33"] == (3, 3)
+    assert by_line["parse", "/src/parse.h:20"] == (0, 3)
+    assert by_line["work", "/src/app.c:7"] == (0, 3)
+    assert by_line["main", None] == (0, 4)

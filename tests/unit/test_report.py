@@ -173,6 +173,7 @@ def test_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "cpu": None,
             "dso": "libc.so.6",
             "sym": "malloc",
+            "line": None,
             "kind": "elf",
             "self_weight": 600_000_000,
             "total_weight": 600_000_000,

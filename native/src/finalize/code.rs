@@ -45,6 +45,8 @@ pub struct Module {
     pub build_id: Option<Vec<u8>>,
     pub kind: ModuleKind,
     pub symbols: String,
+    /// Where symbols that the file itself lacks, inlined calls and lines came from.
+    pub debug_file: Option<String>,
     /// The mapped file, for modules whose frames get their names at the end.
     pub file: Option<u32>,
     /// Equal on every host for the same code.
@@ -57,13 +59,36 @@ pub struct Frame {
     pub address: u64,
     /// The address lies after a call: the name is that of the byte before it.
     pub is_return: bool,
-    /// Index into [`Names`].
+    /// Index into [`Code::names`].
     pub name: u32,
+    /// The address as linked, where it is known.
+    pub linked: Option<u64>,
+    pub source: Source,
     /// Equal on every host for the same place in the same code.
     pub identity: u64,
 }
 
-/// Function names, each kept once.
+/// A place in a source file.
+#[derive(Clone, Copy)]
+pub struct Source {
+    /// Index into [`Code::source_files`].
+    pub file: u32,
+    /// 0: not known.
+    pub line: u32,
+}
+
+impl Source {
+    pub const UNKNOWN: Self = Self { file: NO_NAME, line: 0 };
+}
+
+/// A call that the compiler inlined at the address of a frame.
+pub struct InlinedCall {
+    pub frame: u32,
+    pub name: u32,
+    pub source: Source,
+}
+
+/// Names, each kept once.
 #[derive(Default)]
 pub struct Names {
     names: Vec<Name>,
@@ -119,7 +144,10 @@ impl Names {
 pub struct Code {
     pub modules: Vec<Module>,
     pub frames: Vec<Frame>,
+    /// By frame; of one frame, that which the function itself called comes first.
+    pub inlined: Vec<InlinedCall>,
     pub names: Names,
+    pub source_files: Names,
     modules_by_name: FastMap<(String, ModuleKind), u32>,
     identities: FastMap<u64, ()>,
     frames_by_place: FastMap<(u32, u64, bool, u32), u32>,
@@ -163,7 +191,7 @@ impl Code {
             identity = identity.wrapping_add(1);
         }
         self.identities.insert(identity, ());
-        self.modules.push(Module { path, build_id, kind, symbols, file, identity });
+        self.modules.push(Module { path, build_id, kind, symbols, debug_file: None, file, identity });
         self.modules.len() as u32 - 1
     }
 
@@ -175,7 +203,15 @@ impl Code {
         }
         let identity = self.identity(module, address, is_return, name);
         let frame = self.frames.len() as u32;
-        self.frames.push(Frame { module, address, is_return, name, identity });
+        self.frames.push(Frame {
+            module,
+            address,
+            is_return,
+            name,
+            linked: None,
+            source: Source::UNKNOWN,
+            identity,
+        });
         self.frames_by_place.insert(place, frame);
         frame
     }

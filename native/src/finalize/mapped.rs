@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::FileStore;
 use super::address_space::{Files, Map};
-use super::code::{Code, ModuleKind, NO_NAME};
-use crate::symbols::{self, ElfSymbols};
+use super::code::{Code, Module, ModuleKind, NO_NAME};
+use crate::symbols::{self, CodeFile, CodeNames, DebugDirs, ElfSymbols, Symbol};
 use crate::unwind::Table;
 use crate::wire::{Inode, MappedFile};
 
@@ -95,7 +96,7 @@ impl<'a> MappedCode<'a> {
     pub fn vdso_frame(&self, code: &mut Code, module: u32, offset: u64, is_return: bool) -> u32 {
         let is_ours = code.modules[module as usize].path == "[vdso]";
         let symbols = self.vdso.as_ref().ok().filter(|_| is_ours);
-        let name = symbols.and_then(|symbols| function_at(symbols, offset, is_return));
+        let name = symbols.and_then(|symbols| vdso_function(symbols, offset, is_return));
         let name = name.map_or(NO_NAME, |name| code.names.plain(&name));
         code.frame(module, offset, is_return, name)
     }
@@ -137,18 +138,33 @@ pub fn open_file(store: &dyn FileStore, file: &MappedFile) -> Result<File, &'sta
     }
 }
 
-/// The name of the function that an address belongs to.
-pub fn function_at(symbols: &ElfSymbols, offset: u64, is_return: bool) -> Option<String> {
-    if !is_return {
-        return Some(symbols.lookup(offset)?.name.into_owned());
-    }
+/// What names the code of a module that a file backs, or why nothing does.
+pub fn names_of(
+    module: &Module,
+    files: &Files,
+    store: &dyn FileStore,
+    dirs: &DebugDirs,
+) -> Result<CodeNames, String> {
+    let mapped = files.get(module.file.ok_or("file is gone")?);
+    // A debug file alone does not say where in the code a file offset is.
+    let file = open_file(store, mapped)?;
+    let code =
+        CodeFile { file: Ok(&file), path: Path::new(&mapped.path), build_id: module.build_id.as_deref() };
+    CodeNames::load(&code, dirs)
+}
+
+/// The address whose symbol names a frame: of a return address, that of the call before it.
+pub fn address_of_call<'a>(
+    address: u64,
+    is_return: bool,
+    symbol_at: impl FnOnce(u64) -> Option<Symbol<'a>>,
+) -> Option<u64> {
     // No call precedes a signal handler's return: the kernel makes it return to this function's begin.
-    if let Some(symbol) = symbols.lookup(offset).filter(|symbol| symbol.start == offset)
-        && is_signal_return(&symbol.name)
-    {
-        return Some(symbol.name.into_owned());
+    let is_begin = |symbol: &Symbol<'_>| symbol.start == address && is_signal_return(&symbol.name);
+    match is_return && !symbol_at(address).is_some_and(|symbol| is_begin(&symbol)) {
+        true => address.checked_sub(1),
+        false => Some(address),
     }
-    Some(symbols.lookup(offset.checked_sub(1)?)?.name.into_owned())
 }
 
 fn is_signal_return(name: &str) -> bool {
@@ -203,6 +219,13 @@ fn own_vdso_image() -> Result<Vec<u8>, String> {
     Ok(image)
 }
 
+fn vdso_function(vdso: &ElfSymbols, offset: u64, is_return: bool) -> Option<String> {
+    let before = u64::from(is_return);
+    let address = vdso.address_of(offset.checked_sub(before)?)?.checked_add(before)?;
+    let address = address_of_call(address, is_return, |address| vdso.lookup(address))?;
+    Some(vdso.lookup(address)?.name.into_owned())
+}
+
 fn own_vdso() -> Result<ElfSymbols, String> {
     ElfSymbols::from_bytes(&own_vdso_image()?).map_err(|e| e.to_string())
 }
@@ -214,7 +237,7 @@ mod tests {
     #[test]
     fn our_vdso_has_names() {
         let vdso = own_vdso().unwrap();
-        let names: Vec<_> = (0..8192).filter_map(|offset| function_at(&vdso, offset, false)).collect();
+        let names: Vec<_> = (0..8192).filter_map(|offset| vdso_function(&vdso, offset, false)).collect();
         assert!(names.iter().any(|name| name.contains("clock_gettime")), "{:?}", names.first());
     }
 

@@ -39,6 +39,7 @@ use self::survey::{Survey, survey};
 use self::work_dir::WorkDir;
 use crate::error::{Error, Kind, Result, describe};
 use crate::spool::{self, Footer, Header};
+use crate::symbols::DebugDirs;
 use crate::wire::MappedFile;
 
 /// Row groups that may wait for the writer.
@@ -110,7 +111,10 @@ fn write_recording(
     let (survey, mut kernel) = (survey?, kernel);
     kernel.add_generated(&survey.generated);
     let (mut replayed, samples, stacks) = replay_into(&tables, spool, header, &survey, kernel, files)?;
-    naming::name_frames(&mut replayed.code, &survey.files, files);
+    let dirs = DebugDirs::usual(Vec::new());
+    naming::name_frames(&mut replayed.code, |code, module| {
+        mapped::names_of(&code.modules[module as usize], &survey.files, files, &dirs)
+    });
     if let Some(command) = footer.and_then(|footer| footer.command.as_ref()) {
         note_exit_code(&mut replayed.processes, header, command.exit_code);
     }

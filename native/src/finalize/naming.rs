@@ -1,28 +1,68 @@
 //! Names the frames in files, at the end: each file is opened and read once.
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::FileStore;
-use super::address_space::Files;
-use super::code::{Code, Frame};
-use super::mapped::{function_at, open_file};
-use crate::symbols::{self, ElfSymbols};
+use super::code::{Code, InlinedCall, Source};
+use super::mapped::address_of_call;
+use crate::symbols::{self, CodeNames, SourceCall};
 
 /// What became of one module.
 struct Named {
     module: u32,
     symbols: String,
+    debug_file: Option<String>,
     /// Symbol and readable name.
-    names: Vec<(String, String)>,
-    /// Frame, and index in `names`.
-    frames: Vec<(u32, u32)>,
+    names: Interned<(String, String)>,
+    source_files: Interned<Arc<str>>,
+    frames: Vec<NamedFrame>,
 }
 
-/// Looks up every frame that lies in a file.  A symbol table is in memory only while its module is
-/// being named.
-pub fn name_frames(code: &mut Code, files: &Files, store: &dyn FileStore) {
+/// What became of one frame.
+struct NamedFrame {
+    frame: u32,
+    linked: Option<u64>,
+    function: Call,
+    /// The one that the function itself called comes first.
+    inlined: Vec<Call>,
+}
+
+/// Indices into the module's own names and files.
+#[derive(Default)]
+struct Call {
+    name: Option<u32>,
+    file: Option<u32>,
+    line: Option<u32>,
+}
+
+/// Values, each kept once.
+struct Interned<T> {
+    values: Vec<T>,
+    ids: HashMap<String, u32, ahash::RandomState>,
+}
+
+impl<T> Interned<T> {
+    fn new() -> Self {
+        Self { values: Vec::new(), ids: HashMap::default() }
+    }
+
+    fn id(&mut self, key: &str, value: impl FnOnce() -> T) -> u32 {
+        if let Some(&id) = self.ids.get(key) {
+            return id;
+        }
+        let id = self.values.len() as u32;
+        self.values.push(value());
+        self.ids.insert(key.to_string(), id);
+        id
+    }
+}
+
+/// Names every frame that lies in a file.  `load` gives the names of a module, or why there are none;
+/// they are in memory only while the module's frames are being named.
+pub fn name_frames(code: &mut Code, load: impl Fn(&Code, u32) -> Result<CodeNames, String> + Sync) {
     let mut by_module: HashMap<u32, Vec<u32>> = HashMap::new();
     for (index, frame) in code.frames.iter().enumerate() {
         if code.modules[frame.module as usize].file.is_some() {
@@ -30,50 +70,106 @@ pub fn name_frames(code: &mut Code, files: &Files, store: &dyn FileStore) {
         }
     }
     let mut work: Vec<(u32, Vec<u32>)> = by_module.into_iter().collect();
-    work.sort_unstable_by_key(|(module, _)| *module);
-    let named: Vec<Named> = work
+    // The largest ones first: the others fit in beside them.
+    work.sort_unstable_by_key(|(module, frames)| (std::cmp::Reverse(frames.len()), *module));
+    let whole = &*code;
+    let mut named: Vec<Named> = work
         .into_par_iter()
-        .map(|(module, frames)| name_module(code, files, store, module, &frames))
+        .with_max_len(1)
+        .map(|(module, frames)| match load(whole, module) {
+            Ok(names) => name_module(whole, module, frames, &names),
+            Err(reason) => Named::none(module, &reason),
+        })
         .collect();
-    for module in named {
-        let ids: Vec<u32> =
-            module.names.iter().map(|(symbol, function)| code.names.pair(symbol, function)).collect();
-        for (frame, name) in module.frames {
-            code.frames[frame as usize].name = ids[name as usize];
-        }
-        code.modules[module.module as usize].symbols = module.symbols;
-    }
+    named.sort_unstable_by_key(|named| named.module);
+    named.into_iter().for_each(|named| named.put_into(code));
+    code.inlined.sort_by_key(|call| call.frame);
 }
 
-fn name_module(code: &Code, files: &Files, store: &dyn FileStore, module: u32, frames: &[u32]) -> Named {
-    let mut named = Named { module, symbols: String::new(), names: Vec::new(), frames: Vec::new() };
-    let symbols = match load(code, files, store, module) {
-        Ok(symbols) => symbols,
-        Err(reason) => {
-            named.symbols = format!("none: {reason}");
-            return named;
-        }
+fn name_module(code: &Code, module: u32, mut frames: Vec<u32>, names: &CodeNames) -> Named {
+    let mut named = Named::none(module, "");
+    named.symbols = names.symbols().to_string();
+    named.debug_file = names.debug_file().map(|path| symbols::decode(path_bytes(path)).into_owned());
+    let place = |&frame: &u32| -> (u32, Option<u64>, Option<u64>) {
+        let frame_row = &code.frames[frame as usize];
+        let before = u64::from(frame_row.is_return);
+        let of_file = || names.address_of(frame_row.address.checked_sub(before)?)?.checked_add(before);
+        let linked = of_file().or(frame_row.linked);
+        let symbol_at = |address| names.symbol_at(address);
+        (frame, linked, linked.and_then(|linked| address_of_call(linked, frame_row.is_return, symbol_at)))
     };
-    named.symbols = symbols.source().to_string();
-    let mut ids: HashMap<String, u32> = HashMap::new();
-    for &index in frames {
-        let Frame { address, is_return, .. } = code.frames[index as usize];
-        let Some(symbol) = function_at(&symbols, address, is_return) else { continue };
-        let name = *ids.entry(symbol).or_insert_with_key(|symbol| {
-            named.names.push((symbol.clone(), symbols::demangle(symbol).into_owned()));
-            named.names.len() as u32 - 1
-        });
-        named.frames.push((index, name));
+    // Neighbours in the file share what has to be read for them.
+    frames.sort_unstable_by_key(|&frame| code.frames[frame as usize].address);
+    let places: Vec<_> = frames.iter().map(place).collect();
+    let addresses: Vec<u64> = places.iter().filter_map(|&(.., address)| address).collect();
+    let mut calls = names.calls(&addresses).into_iter();
+    for (frame, linked, address) in places {
+        let calls = if address.is_some() { calls.next().unwrap_or_default() } else { Vec::new() };
+        let symbol = address.and_then(|address| names.symbol_at(address));
+        let symbol = symbol.map(|symbol| symbol.name.into_owned());
+        named.add(frame, linked, symbol, calls);
     }
     named
 }
 
-fn load(code: &Code, files: &Files, store: &dyn FileStore, module: u32) -> Result<ElfSymbols, String> {
-    let module = &code.modules[module as usize];
-    let file = files.get(module.file.ok_or("file is gone")?);
-    let symbols = ElfSymbols::load(&open_file(store, file)?).map_err(|error| error.to_string())?;
-    if module.build_id.as_deref() != symbols.build_id() {
-        return Err("file changed".to_string());
+impl Named {
+    fn none(module: u32, reason: &str) -> Self {
+        Self {
+            module,
+            symbols: format!("none: {reason}"),
+            debug_file: None,
+            names: Interned::new(),
+            source_files: Interned::new(),
+            frames: Vec::new(),
+        }
     }
-    Ok(symbols)
+
+    /// `calls`: innermost first, the function itself last.  The symbol's name goes before that of the
+    /// debug information, which does not know parts that the compiler has split off.
+    fn add(&mut self, frame: u32, linked: Option<u64>, symbol: Option<String>, mut calls: Vec<SourceCall>) {
+        let mut function = self.call(calls.pop().unwrap_or_default());
+        if let Some(symbol) = symbol {
+            function.name = Some(self.name(&symbol));
+        }
+        let inlined = calls.into_iter().rev().map(|call| self.call(call)).collect();
+        self.frames.push(NamedFrame { frame, linked, function, inlined });
+    }
+
+    fn call(&mut self, call: SourceCall) -> Call {
+        let file = call.file.map(|file| self.source_files.id(&file, || Arc::clone(&file)));
+        Call { name: call.function.map(|name| self.name(&name)), file, line: call.line }
+    }
+
+    fn name(&mut self, symbol: &str) -> u32 {
+        self.names.id(symbol, || (symbol.to_string(), symbols::demangle(symbol).into_owned()))
+    }
+
+    fn put_into(self, code: &mut Code) {
+        let Code { names, source_files, modules, frames, inlined, .. } = code;
+        let name_ids: Vec<u32> =
+            self.names.values.iter().map(|(symbol, function)| names.pair(symbol, function)).collect();
+        let file_ids: Vec<u32> =
+            self.source_files.values.iter().map(|file| source_files.plain(file)).collect();
+        let resolve = |call: Call| {
+            let id_in = |ids: &[u32], id: Option<u32>| id.map_or(super::code::NO_NAME, |id| ids[id as usize]);
+            let source = Source { file: id_in(&file_ids, call.file), line: call.line.unwrap_or(0) };
+            (id_in(&name_ids, call.name), source)
+        };
+        for named in self.frames {
+            let frame = &mut frames[named.frame as usize];
+            (frame.name, frame.source) = resolve(named.function);
+            frame.linked = named.linked;
+            inlined.extend(named.inlined.into_iter().map(|call| {
+                let (name, source) = resolve(call);
+                InlinedCall { frame: named.frame, name, source }
+            }));
+        }
+        let module = &mut modules[self.module as usize];
+        (module.symbols, module.debug_file) = (self.symbols, self.debug_file);
+    }
+}
+
+fn path_bytes(path: &Path) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt;
+    path.as_os_str().as_bytes()
 }

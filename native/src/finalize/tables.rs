@@ -8,8 +8,8 @@ use std::sync::mpsc::Receiver;
 use arrow_array::builder::{ListBuilder, UInt32Builder};
 use arrow_array::types::UInt8Type;
 use arrow_array::{
-    ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt8Array, UInt16Array,
-    UInt32Array, UInt64Array,
+    ArrayRef, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt8Array,
+    UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
@@ -19,7 +19,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
-use super::code::Code;
+use super::code::{Code, InlinedCall};
 use super::processes::{Process, Thread};
 use super::stacks::{StackRows, end_name};
 use crate::error::{Error, Kind, Result, describe};
@@ -299,6 +299,7 @@ pub fn write_modules(dir: &Path, code: &Code) -> Result<u64> {
         nullable("build_id", DataType::Utf8),
         field("kind", DataType::Utf8),
         field("symbols", DataType::Utf8),
+        nullable("debug_file", DataType::Utf8),
     ];
     let mut table = Table::create(dir, "modules", fields, properties().build())?;
     let hex = |id: &Vec<u8>| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -308,16 +309,19 @@ pub fn write_modules(dir: &Path, code: &Code) -> Result<u64> {
         Arc::new(StringArray::from_iter(code.modules.iter().map(|m| m.build_id.as_ref().map(hex)))),
         Arc::new(StringArray::from_iter_values(code.modules.iter().map(|m| m.kind.name()))),
         Arc::new(StringArray::from_iter_values(code.modules.iter().map(|m| &m.symbols))),
+        Arc::new(StringArray::from_iter(code.modules.iter().map(|m| m.debug_file.as_deref()))),
     ])?;
     table.finish()
 }
 
-/// Writes `frames`.
+/// Writes `frames`: one for each address, then the inlined calls.
 pub fn write_frames(dir: &Path, code: &Code) -> Result<u64> {
     let fields = vec![
         field("frame_id", DataType::UInt32),
         field("module_id", DataType::UInt32),
         field("address", DataType::UInt64),
+        field("is_return", DataType::Boolean),
+        nullable("linked_address", DataType::UInt64),
         nullable("function", DataType::Utf8),
         nullable("symbol", DataType::Utf8),
         nullable("file", DataType::Utf8),
@@ -325,17 +329,36 @@ pub fn write_frames(dir: &Path, code: &Code) -> Result<u64> {
         nullable("inlined_in", DataType::UInt32),
     ];
     let mut table = Table::create(dir, "frames", fields, properties().build())?;
-    let (frames, names) = (&code.frames, &code.names);
-    let none = || std::iter::repeat_n(None, frames.len());
+    let (names, files) = (&code.names, &code.source_files);
+    let rows = || {
+        let frames = code.frames.iter().map(|frame| (frame, frame.name, frame.source));
+        let inlined = code.inlined.iter();
+        frames.chain(inlined.map(|call| (&code.frames[call.frame as usize], call.name, call.source)))
+    };
     table.write(vec![
-        Arc::new(UInt32Array::from_iter_values(0..frames.len() as u32)),
-        Arc::new(UInt32Array::from_iter_values(frames.iter().map(|f| f.module))),
-        Arc::new(UInt64Array::from_iter_values(frames.iter().map(|f| f.address))),
-        Arc::new(StringArray::from_iter(frames.iter().map(|f| names.function(f.name)))),
-        Arc::new(StringArray::from_iter(frames.iter().map(|f| names.symbol(f.name)))),
-        Arc::new(StringArray::from_iter(none().map(|none: Option<u32>| none.map(|_| "")))),
-        Arc::new(UInt32Array::from_iter(none())),
-        Arc::new(UInt32Array::from_iter(none())),
+        Arc::new(UInt32Array::from_iter_values((0..).take(rows().count()))),
+        Arc::new(UInt32Array::from_iter_values(rows().map(|(frame, ..)| frame.module))),
+        Arc::new(UInt64Array::from_iter_values(rows().map(|(frame, ..)| frame.address))),
+        Arc::new(BooleanArray::from_iter(rows().map(|(frame, ..)| Some(frame.is_return)))),
+        Arc::new(UInt64Array::from_iter(rows().map(|(frame, ..)| frame.linked))),
+        Arc::new(StringArray::from_iter(rows().map(|(_, name, _)| names.function(name)))),
+        Arc::new(StringArray::from_iter(rows().map(|(_, name, _)| names.symbol(name)))),
+        Arc::new(StringArray::from_iter(rows().map(|(.., source)| files.symbol(source.file)))),
+        Arc::new(UInt32Array::from_iter(
+            rows().map(|(.., source)| Some(source.line).filter(|&line| line > 0)),
+        )),
+        Arc::new(UInt32Array::from_iter(inlined_in(code))),
     ])?;
     table.finish()
+}
+
+/// For each row of `frames` the row that the call lies in: the first inlined call of an address in the
+/// function itself, each further one in the one before it.
+fn inlined_in(code: &Code) -> impl Iterator<Item = Option<u32>> {
+    let first_row = code.frames.len() as u32;
+    let lies_in = move |(at, call): (usize, &InlinedCall)| {
+        let is_first = at == 0 || code.inlined[at - 1].frame != call.frame;
+        Some(if is_first { call.frame } else { first_row + at as u32 - 1 })
+    };
+    std::iter::repeat_n(None, code.frames.len()).chain(code.inlined.iter().enumerate().map(lies_in))
 }

@@ -7,14 +7,17 @@ use std::io;
 
 use super::range_map::RangeMap;
 use super::text;
+pub use file::{DebugLink, ElfFile, Extent};
 pub use frames::{call_frames, call_frames_of_bytes};
 use image::{Image, Segment};
 use input::Input;
 
+mod file;
 mod frames;
 mod image;
 mod input;
 mod plt;
+mod sections;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -60,7 +63,7 @@ impl fmt::Display for SymbolSource {
 pub struct Symbol<'a> {
     /// The name as in the symbol table; `malloc@plt` for a stub of the procedure linkage table.
     pub name: Cow<'a, str>,
-    /// File offset of its first byte.
+    /// The address of its first byte, as linked.
     pub start: u64,
     /// In bytes.  For a symbol that tells no size: as far as it can reach.
     pub size: u64,
@@ -98,24 +101,43 @@ impl ElfSymbols {
         Self::read(Input::bytes(bytes))
     }
 
+    /// Reads the symbols of a debug file, which has no code of its own.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_debug(file: &File) -> Result<Self, SymbolError> {
+        let mut input = Input::file(file)?;
+        let image = Image::read(&mut input)?;
+        Self::with_symbols(&mut input, image)
+    }
+
+    /// Reads the symbols of the debug image that a file carries in `.gnu_debugdata`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_debug_bytes(bytes: &[u8]) -> Result<Self, SymbolError> {
+        let mut input = Input::bytes(bytes);
+        let image = Image::read(&mut input)?;
+        Self::with_symbols(&mut input, image)
+    }
+
     fn read(mut input: Input) -> Result<Self, SymbolError> {
         let image = Image::read(&mut input)?;
-        let mut elf = ElfSymbols {
-            names: Vec::new(),
-            symbols: RangeMap::default(),
-            executable: image.executable_segments(),
-            build_id: image.build_id(&mut input),
-            source: SymbolSource::None("no executable segment"),
-            segments: Vec::new(),
-        };
-        if !elf.executable.is_empty() {
-            let table = table::read(&mut input, &image)?;
-            elf.source = table.source;
-            elf.names = table.names;
-            elf.symbols = RangeMap::new(table.spans);
+        if !image.executable_segments().is_empty() {
+            return Self::with_symbols(&mut input, image);
         }
-        elf.segments = image.segments;
-        Ok(elf)
+        let none = SymbolSource::None("no executable segment");
+        Ok(Self::new(&mut input, image, none, Vec::new(), RangeMap::default()))
+    }
+
+    fn with_symbols(input: &mut Input, image: Image) -> Result<Self, SymbolError> {
+        let table = table::read(input, &image)?;
+        Ok(Self::new(input, image, table.source, table.names, RangeMap::new(table.spans)))
+    }
+
+    fn new(input: &mut Input, image: Image, source: SymbolSource, names: Vec<u8>, symbols: RangeMap) -> Self {
+        let (executable, build_id) = (image.executable_segments(), image.build_id(input));
+        Self { names, symbols, executable, segments: image.segments, build_id, source }
     }
 
     /// The GNU build-id.
@@ -128,21 +150,26 @@ impl ElfSymbols {
         self.source
     }
 
-    /// The symbol that covers the byte at `file_offset`, never a neighbour.
+    /// Is any of its code in this file?  That of a debug file is elsewhere.
+    pub fn has_code(&self) -> bool {
+        !self.executable.is_empty()
+    }
+
+    /// The address as linked of the byte of code at `file_offset`.
+    pub fn address_of(&self, file_offset: u64) -> Option<u64> {
+        let index = self.executable.find(file_offset)?.value;
+        let segment = self.segments.get(index as usize)?;
+        segment.address.checked_add(file_offset - segment.offset)
+    }
+
+    /// The symbol that covers the byte at `address`, as linked; never a neighbour.
     ///
     /// Among symbols that overlap the one that starts last wins.  A symbol that tells no size
     /// (often hand-written assembly) reaches to the next symbol or the end of its section.
-    pub fn lookup(&self, file_offset: u64) -> Option<Symbol<'_>> {
-        let index = self.executable.find(file_offset)?.value;
-        let segment = self.segments.get(index as usize)?;
-        let into = file_offset - segment.offset;
-        let span = self.symbols.find(segment.address.checked_add(into)?)?;
-        let name = table::name_at(&self.names, span.value);
-        Some(Symbol {
-            name: text::decode(name),
-            start: segment.offset.checked_add_signed(span.start.wrapping_sub(segment.address) as i64)?,
-            size: span.end - span.start,
-        })
+    pub fn lookup(&self, address: u64) -> Option<Symbol<'_>> {
+        let span = self.symbols.find(address)?;
+        let name = text::decode(table::name_at(&self.names, span.value));
+        Some(Symbol { name, start: span.start, size: span.end - span.start })
     }
 }
 

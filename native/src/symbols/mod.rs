@@ -4,6 +4,7 @@
 //! Files are read through bounded `pread`, never mapped: a file that its owner truncates must
 //! give an error, not SIGBUS.  A name is only given to an address that its symbol covers.
 
+mod debug;
 mod demangle;
 mod elf;
 mod kallsyms;
@@ -11,8 +12,9 @@ mod perf_map;
 mod range_map;
 mod text;
 
+pub use debug::{CodeFile, CodeNames, DebugDirs, SourceCall};
 pub use demangle::demangle;
-pub use elf::{ElfSymbols, build_id, call_frames, call_frames_of_bytes};
+pub use elf::{ElfSymbols, Symbol, build_id, call_frames, call_frames_of_bytes};
 pub use kallsyms::{GeneratedCode, Kallsyms};
 pub use perf_map::{PerfMap, PerfMapLimits, open_perf_map};
 pub use text::decode;

@@ -373,9 +373,13 @@ pub fn offset_of(path: &Path, function: &str) -> u64 {
     let len = fs::metadata(path).unwrap().len();
     let mut offset = 0;
     while offset < len {
-        match elf.lookup(offset) {
-            Some(symbol) if symbol.name.contains(function) => return symbol.start,
-            Some(symbol) => offset = (symbol.start + symbol.size).max(offset + 1),
+        let Some(address) = elf.address_of(offset) else {
+            offset += 1;
+            continue;
+        };
+        match elf.lookup(address) {
+            Some(symbol) if symbol.name.contains(function) => return offset - (address - symbol.start),
+            Some(symbol) => offset += (symbol.start + symbol.size - address).max(1),
             None => offset += 1,
         }
     }

@@ -5,14 +5,14 @@ use std::fs::File;
 use object::elf;
 
 use super::SymbolError;
-use super::image::{Format, Image, Section};
+use super::image::Image;
 use super::input::Input;
+use super::sections::Sections;
 use super::table::{self, name_at};
 use crate::unwind::{CallFrames, CodeSegment, Special};
 
 /// The largest browser has 25 MB.
 const MAX_FRAME_BYTES: u64 = 256 << 20;
-const MAX_NAMES_BYTES: u64 = 1 << 20;
 
 /// Reads `.eh_frame` and `.debug_frame` of a file, and its executable segments.
 ///
@@ -32,19 +32,14 @@ pub fn call_frames_of_bytes(bytes: &[u8]) -> Result<(CallFrames, Vec<CodeSegment
 
 fn read(mut input: Input) -> Result<(CallFrames, Vec<CodeSegment>), SymbolError> {
     let image = Image::read(&mut input)?;
-    let sections = image.read_sections(&mut input).unwrap_or_default();
-    let names = image
-        .section_names(&sections)
-        .filter(|names| names.size <= MAX_NAMES_BYTES)
-        .and_then(|names| input.read(names.offset, names.size, "the section names").ok())
-        .unwrap_or_default();
+    let sections = Sections::read(&mut input, &image);
     let mut section = |name: &[u8]| {
-        let found = sections.iter().find(|section| name_at(&names, section.name) == name)?;
-        Some((found.address, content(&mut input, image.format, found)?))
+        let found = sections.find(name)?;
+        Some((found.address, sections.content(&mut input, found, MAX_FRAME_BYTES)?))
     };
     let eh_frame = section(b".eh_frame");
     let debug_frame = section(b".debug_frame").map(|(_, bytes)| bytes);
-    let is_go = section(b".go.buildinfo").is_some();
+    let is_go = sections.find(b".go.buildinfo").is_some();
     let eh_frame = eh_frame.or_else(|| eh_frame_of_header(&image, &mut input));
     let frames = CallFrames {
         machine: image.machine,
@@ -78,32 +73,6 @@ fn go_functions(input: &mut Input, image: &Image) -> Vec<(u64, u64, Special)> {
     spans
         .filter_map(|span| Some((span.start, span.end, special(name_at(&table.names, span.value))?)))
         .collect()
-}
-
-/// None when it is left out, damaged or too large.
-fn content(input: &mut Input, format: Format, section: &Section) -> Option<Vec<u8>> {
-    if section.kind == elf::SHT_NOBITS || section.size > MAX_FRAME_BYTES {
-        return None;
-    }
-    let bytes = input.read(section.offset, section.size, "the call frames").ok()?;
-    if section.is_compressed() { decompress(format, &bytes) } else { Some(bytes) }
-}
-
-/// `{u32 type; u32 reserved (64-bit only); word size, align}` and the data: Go compresses its `.debug_frame`.
-fn decompress(format: Format, bytes: &[u8]) -> Option<Vec<u8>> {
-    let header_len = format.pick(12, 24);
-    let (header, data) = bytes.split_at_checked(header_len)?;
-    let uncompressed_size = format.word(header, 4, 8);
-    let kind = match format.u32(header, 0) {
-        1 => object::CompressionFormat::Zlib,
-        2 => object::CompressionFormat::Zstandard,
-        _ => return None,
-    };
-    if uncompressed_size > MAX_FRAME_BYTES {
-        return None;
-    }
-    let compressed = object::CompressedData { format: kind, data, uncompressed_size };
-    compressed.decompress().ok().map(std::borrow::Cow::into_owned)
 }
 
 /// Without section headers: `.eh_frame_hdr` begins `{u8 version, u8 encodings[3], s32 place}`, where the

@@ -108,8 +108,9 @@ impl Section {
         self.flags.contains(elf::SHF_ALLOC) && self.kind != elf::SHT_NOBITS
     }
 
+    /// Debug files keep the headers of the code, but not the code.
     pub fn is_code(&self) -> bool {
-        self.is_loaded() && self.flags.contains(elf::SHF_EXECINSTR)
+        self.flags.contains(elf::SHF_ALLOC) && self.flags.contains(elf::SHF_EXECINSTR)
     }
 
     pub fn is_compressed(&self) -> bool {

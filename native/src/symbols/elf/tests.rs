@@ -5,3 +5,9 @@ mod hostile;
 mod plt;
 mod real;
 mod synthetic;
+
+use super::{ElfSymbols, Symbol};
+
+fn at_offset(symbols: &ElfSymbols, file_offset: u64) -> Option<Symbol<'_>> {
+    symbols.lookup(symbols.address_of(file_offset)?)
+}

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::at_offset;
 use crate::symbols::demangle;
 use crate::symbols::elf::{ElfSymbols, SymbolSource, build_id};
 
@@ -156,12 +157,11 @@ fn check_functions(symbols: &ElfSymbols, truth: &Truth) {
     for (&(start, size), names) in &truth.sized {
         for address in [start, start + size / 2, start + size - 1] {
             let offset = truth.offset(address).unwrap();
-            let found = symbols.lookup(offset);
+            let found = at_offset(symbols, offset);
             let found = found.unwrap_or_else(|| panic!("{names:?} has no name at {address:#x}"));
-            let found_start = found.start + (address - offset);
-            let key = (found_start, found.size);
+            let key = (found.start, found.size);
             let known = truth.sized.get(&key).is_some_and(|n| n.contains(&*found.name));
-            let covers = found_start <= address && address < found_start + found.size;
+            let covers = found.start <= address && address < found.start + found.size;
             assert!(known && covers, "{address:#x} of {names:?}: {found:?}");
         }
     }
@@ -184,10 +184,10 @@ fn check_holes(symbols: &ElfSymbols, truth: &Truth) -> u64 {
                 continue;
             }
             holes += 1;
-            let Some(found) = symbols.lookup(at - address + offset) else {
+            let Some(found) = at_offset(symbols, at - address + offset) else {
                 continue;
             };
-            let start = found.start + address - offset;
+            let start = found.start;
             let is_init = matches!(&*found.name, "_init" | "_fini");
             let is_label = truth.unsized_starts.contains(&start) || is_init;
             assert!(is_label && start >= covered_to, "{at:#x}: {found:?}");
@@ -199,10 +199,10 @@ fn check_holes(symbols: &ElfSymbols, truth: &Truth) -> u64 {
 fn check_stubs(symbols: &ElfSymbols, truth: &Truth) {
     for (&address, name) in &truth.stubs {
         let offset = truth.offset(address).unwrap();
-        let found = symbols.lookup(offset);
+        let found = at_offset(symbols, offset);
         let found = found.unwrap_or_else(|| panic!("{name} has no name"));
-        assert_eq!((&*found.name, found.start), (name.as_str(), offset));
-        assert!(symbols.lookup(offset + found.size - 1) == Some(found));
+        assert_eq!((&*found.name, found.start), (name.as_str(), address));
+        assert!(at_offset(symbols, offset + found.size - 1) == Some(found));
     }
 }
 
@@ -345,7 +345,7 @@ fn assert_program_symbols(path: &Path, truth: &Truth) {
     };
     let name = |address| {
         let offset = truth.offset(address).unwrap();
-        symbols.lookup(offset).map(|s| s.name.into_owned())
+        at_offset(&symbols, offset).map(|s| s.name.into_owned())
     };
     let expect = |name: &str| Some(name.to_owned());
     assert_eq!(name(address(" hidden")), expect("hidden"));
@@ -371,7 +371,7 @@ fn the_vdso_image_of_this_process() {
     let symbols = ElfSymbols::from_bytes(&image).unwrap();
     assert_eq!(symbols.source(), SymbolSource::Dynsym);
     assert!(symbols.build_id().is_some());
-    let named = (0..image.len() as u64).filter_map(|offset| symbols.lookup(offset));
+    let named = (0..image.len() as u64).filter_map(|offset| at_offset(&symbols, offset));
     let names: BTreeSet<String> = named.map(|symbol| symbol.name.into_owned()).collect();
     assert!(
         names.iter().any(|name| name.starts_with("__vdso_") || name.starts_with("__kernel_")),

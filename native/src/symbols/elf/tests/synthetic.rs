@@ -2,6 +2,7 @@
 
 use object::elf;
 
+use super::at_offset;
 use super::builder::{Builder, Sym, TEXT_ADDRESS, TEXT_OFFSET, function, label};
 use crate::symbols::elf::{ElfSymbols, SymbolError, SymbolSource};
 
@@ -13,7 +14,7 @@ pub fn load(bytes: &[u8]) -> ElfSymbols {
 
 /// The name at an offset in `.text`, or a dash.
 pub fn name(symbols: &ElfSymbols, at: u64) -> String {
-    let found = symbols.lookup(TEXT_OFFSET + at);
+    let found = at_offset(symbols, TEXT_OFFSET + at);
     found.map_or("-".to_owned(), |symbol| symbol.name.into_owned())
 }
 
@@ -37,8 +38,8 @@ fn every_class_and_byte_order() {
             assert_eq!(symbols.build_id(), Some(&b"0123456789abcdefghij"[..]));
             let found = names(&symbols, &[0, 0xf, 0x10, 0x2f, 0x30, 0x40, 0x47, 0x48]);
             assert_eq!(found, ["-", "-", "one", "one", "-", "two", "two", "-"]);
-            let one = symbols.lookup(TEXT_OFFSET + 0x1f).unwrap();
-            assert_eq!((one.start, one.size), (TEXT_OFFSET + 0x10, 0x20));
+            let one = at_offset(&symbols, TEXT_OFFSET + 0x1f).unwrap();
+            assert_eq!((one.start, one.size), (A + 0x10, 0x20));
         }
     }
 }
@@ -47,10 +48,10 @@ fn every_class_and_byte_order() {
 fn offsets_outside_executable_segments_have_no_name() {
     let file = Builder::x86_64().text(0x100).symtab(&[function("one", A, 0x100)]).build();
     let symbols = load(&file);
-    assert_eq!(symbols.lookup(0), None);
-    assert_eq!(symbols.lookup(TEXT_OFFSET - 1), None);
-    assert_eq!(symbols.lookup(u64::MAX), None);
-    assert!(symbols.lookup(TEXT_OFFSET).is_some());
+    assert_eq!(at_offset(&symbols, 0), None);
+    assert_eq!(at_offset(&symbols, TEXT_OFFSET - 1), None);
+    assert_eq!(at_offset(&symbols, u64::MAX), None);
+    assert!(at_offset(&symbols, TEXT_OFFSET).is_some());
 }
 
 #[test]
@@ -113,8 +114,8 @@ fn a_symbol_without_size_ends_at_the_next_or_with_its_section() {
     let found = names(&symbols, &[0x60, 0x7f, 0x80, 0xff, 0x100, 0x110, 0x11f]);
     let expected = ["after", "after", "last", "last", "-", "_fini", "_fini"];
     assert_eq!(found, expected);
-    let start = symbols.lookup(TEXT_OFFSET + 0x20).unwrap();
-    assert_eq!((start.start, start.size), (TEXT_OFFSET + 0x10, 0x30));
+    let start = at_offset(&symbols, TEXT_OFFSET + 0x20).unwrap();
+    assert_eq!((start.start, start.size), (A + 0x10, 0x30));
 }
 
 #[test]
