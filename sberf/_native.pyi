@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Capture", "NativeError", "event_opens", "kernel_features", "recover"]
+__all__ = ["Capture", "NativeError", "event_opens", "kernel_features", "recover", "symbolize"]
 
 class NativeError(Exception):
     """``args`` are (kind, message, hint); kind is usage, target, permission, unsupported, capture or
@@ -38,6 +38,9 @@ class Capture:
 
 def recover(spool: str, output: str) -> str:
     """Finish the capture whose process died; return meta.json."""
+
+def symbolize(recording: str, debug_dirs: list[str]) -> str:
+    """Name a recording's frames again; return the counts before and after."""
 
 def event_opens(kind: int, config: int) -> bool:
     """Does perf_event_open() take this event for the calling thread?"""

@@ -25,12 +25,15 @@ gzip                  gzip
 '
 TEST_NEEDS='
 chromium              chromium chromium-browser
+debuginfod            debuginfod
+dwz                   dwz
 g++                   g++
 node                  nodejs
 redis-server          redis-server
 redis-benchmark       redis-tools
 nginx                 nginx
 setarch               util-linux
+xz                    xz-utils
 zsh                   zsh
 '
 

@@ -1,6 +1,6 @@
 //! The Python face of the core: sberf/_native.pyi describes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
@@ -86,6 +86,13 @@ fn recover(py: Python<'_>, spool: &str, output: &str) -> PyResult<String> {
     Ok(meta.to_string())
 }
 
+/// Names the frames of a recording once more.
+#[pyfunction]
+fn symbolize(py: Python<'_>, recording: &str, debug_dirs: Vec<PathBuf>) -> PyResult<String> {
+    let counts = py.detach(|| finalize::symbolize(Path::new(recording), debug_dirs))?;
+    Ok(counts.to_string())
+}
+
 /// Does perf_event_open() take this event for the calling thread?
 #[pyfunction]
 fn event_opens(kind: u32, config: u64) -> bool {
@@ -103,6 +110,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NativeError", module.py().get_type::<NativeError>())?;
     module.add_class::<Capture>()?;
     module.add_function(wrap_pyfunction!(recover, module)?)?;
+    module.add_function(wrap_pyfunction!(symbolize, module)?)?;
     module.add_function(wrap_pyfunction!(event_opens, module)?)?;
     module.add_function(wrap_pyfunction!(kernel_features, module)?)
 }

@@ -34,7 +34,7 @@ NAMED_FRAMES = f"""
     UNION ALL
     SELECT {_FRAMES} + number, 0, NULL, NULL, false, '[unknown]', 'unknown', '[unknown]', NULL, name
     FROM (VALUES {_REASON_NAMES}) reasons(number, name)"""
-"""frame_id, address, file, line, inlined, path, kind, module (base name), source_line, name of every frame."""
+"""frame_id, address, file, line, inlined, path, kind, module (base name), source_line, name of each frame."""
 
 # For each frame the calls at its address, innermost first, itself last, in one list: see `number_functions`.
 _CALLS = f"""

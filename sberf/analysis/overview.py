@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from sberf.analysis.debug_packages import debug_packages
 from sberf.recording.recording import Recording
 
 
@@ -46,15 +47,23 @@ class Loss:
 
 
 class UnnamedModule(NamedTuple):
-    """A module whose functions have no names.
+    """A module of which some functions have no names.
 
     Args:
         path: Its path.
+        build_id: Its GNU build-id in hex; None where it has none.
         reason: Why, such as ``stripped``.
+        debug_package: The package of this system that would bring the names; None where none is known.
     """
 
     path: str
+    build_id: str | None
     reason: str
+    debug_package: str | None
+
+
+# A package manager needs some milliseconds for each.
+_LOOKED_UP_MODULES = 8
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Overview:
         processes, threads: How many were seen.
         losses: What was lost; empty when nothing was.
         warnings: Sentences that a reader of the data should see.
-        unnamed_modules: Sampled modules without symbols.
+        unnamed_modules: Sampled modules without symbols, those with the most unnamed addresses first.
         recovered: Whether the capture was killed and ``sberf recover`` finished it.
     """
 
@@ -152,12 +161,19 @@ def _events(recording: Recording) -> tuple[EventOverview, ...]:
 
 
 def _unnamed_modules(recording: Recording) -> tuple[UnnamedModule, ...]:
+    """Those without symbols, and those whose exported functions alone have names, if others were sampled."""
     rows = recording.rows(
         """
-        SELECT DISTINCT path, trim(substr(symbols, 6)) AS reason FROM modules
-        WHERE symbols LIKE 'none:%' AND module_id IN (SELECT module_id FROM frames) ORDER BY path"""
+        WITH sampled AS (
+            SELECT module_id, count(*) FILTER (function IS NULL) AS unnamed FROM frames GROUP BY module_id)
+        SELECT path, build_id, any_value(
+            CASE symbols WHEN 'dynsym' THEN 'only exported functions' ELSE trim(substr(symbols, 6)) END)
+        FROM modules JOIN sampled USING (module_id)
+        WHERE symbols LIKE 'none:%' OR (symbols = 'dynsym' AND unnamed > 0)
+        GROUP BY path, build_id ORDER BY sum(unnamed) DESC, path"""
     )
-    return tuple(UnnamedModule(*row) for row in rows)
+    packages = debug_packages(path for path, _, _ in rows[:_LOOKED_UP_MODULES])
+    return tuple(UnnamedModule(path, build_id, reason, packages.get(path)) for path, build_id, reason in rows)
 
 
 _LOSSES = {

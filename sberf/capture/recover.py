@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from sberf._native import recover as native_recover
-from sberf.capture.native import translated_errors
 from sberf.capture.output import Output
 from sberf.errors import CaptureError, RecordingError
+from sberf.recording.native import translated_errors
 from sberf.units import format_count
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sberf._native import Capture
 from sberf.capture.events import parse_events
-from sberf.capture.native import translated_errors
 from sberf.capture.options import (
     DEFAULT_DEPTH,
     DEFAULT_FREQUENCY_HZ,
@@ -29,6 +28,7 @@ from sberf.capture.output import Output
 from sberf.capture.targets import make_target
 from sberf.capture.watch import Watch, open_pidfd, stopping_on_signals
 from sberf.errors import CaptureError, SberfError, UsageError
+from sberf.recording.native import translated_errors
 
 if TYPE_CHECKING:
     from sberf.recording.recording import Recording

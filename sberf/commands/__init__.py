@@ -5,4 +5,4 @@ They glue and compute nothing.  Nothing heavy (DuckDB, the Rust core) is importe
 
 from __future__ import annotations
 
-COMMANDS = ("record", "report", "flame", "script", "query", "doctor", "recover", "completion")
+COMMANDS = ("record", "report", "flame", "script", "query", "doctor", "recover", "symbolize", "completion")

@@ -6,12 +6,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from sberf.analysis.hits import StackEnd
-from sberf.analysis.overview import EventOverview, Overview
+from sberf.analysis.overview import EventOverview, Overview, UnnamedModule
+from sberf.analysis.stack_quality import COMPLETE_ENDS
 from sberf.units import format_count, format_duration, format_percent
 from sberf.views.text import format_weight, printable, wrapped
 
-# Stacks that ended so are whole: there is nothing more to see, or more was not asked for.
-_WHOLE = ("entry", "kernel_thread", "not_asked")
 _SHOWN_MODULES = 4
 
 
@@ -48,10 +47,17 @@ def shortcomings(overview: Overview) -> Iterator[str]:
         yield f"warning: {warning}"
     modules = overview.unnamed_modules
     if modules:
-        shown = [f"{module.path} ({module.reason})" for module in modules[:_SHOWN_MODULES]]
         more = f" and {len(modules) - _SHOWN_MODULES} more" if len(modules) > _SHOWN_MODULES else ""
-        count = "1 module has" if len(modules) == 1 else f"{len(modules)} modules have"
-        yield f"{count} no symbols: {', '.join(shown)}{more}"
+        count = "1 module lacks" if len(modules) == 1 else f"{len(modules)} modules lack"
+        yield f"{count} symbols: {', '.join(map(_unnamed, modules[:_SHOWN_MODULES]))}{more}"
+        packages = sorted({module.debug_package for module in modules if module.debug_package})
+        if packages:
+            yield f"hint: install {' '.join(packages)}, or set DEBUGINFOD_URLS; then sberf symbolize"
+
+
+def _unnamed(module: UnnamedModule) -> str:
+    build_id = f", build-id {module.build_id}" if module.build_id and not module.debug_package else ""
+    return f"{module.path} ({module.reason}{build_id})"
 
 
 def event_lines(
@@ -69,7 +75,7 @@ def event_lines(
 
 def lacking_callers(weight: int, ends: Sequence[StackEnd]) -> Iterator[str]:
     """A sentence on which part of ``weight`` has stacks that are not whole; none when all are."""
-    broken = [end for end in ends if end.end not in _WHOLE]
+    broken = [end for end in ends if end.end not in COMPLETE_ENDS]
     if broken and weight:
         shares = ", ".join(f"{end.end} {format_percent(end.weight / weight)}" for end in broken)
         part = format_percent(sum(end.weight for end in broken) / weight)

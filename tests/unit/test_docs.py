@@ -88,6 +88,7 @@ def test_every_column_is_documented() -> None:
 JSON_RUNS = {
     "report": [["report"], ["report", "--tree"]],
     "flame": [["flame"], ["flame", "--diff", "{input}", "{input}"]],
+    "symbolize": [["symbolize", "{input}"]],
     "doctor": [["doctor"], ["doctor", "--recording", "{broken}"]],
 }
 
@@ -127,7 +128,8 @@ def test_every_json_field_is_documented(
     arguments: list[str], recordings: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command, *options = [argument.format(**recordings) for argument in arguments]
-    source = ["--input", recordings["input"]] if command != "doctor" and "--diff" not in options else []
+    has_input = command in ("report", "flame") and "--diff" not in options
+    source = ["--input", recordings["input"]] if has_input else []
     main([command, *options, *source, "--json"])
     fields = _fields(json.loads(capsys.readouterr().out))
     assert fields

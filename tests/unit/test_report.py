@@ -92,7 +92,7 @@ def test_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert any("from 100,000 to 50,000 Hz" in line for line in header)
     assert r"# warning: cycles is not available: \x1b[31mcpu-clock" in header
     assert "# warning: the capture was killed; sberf recover finished it" in header
-    assert "# 1 module has no symbols: libx.so (stripped)" in header
+    assert "# 1 module lacks symbols: libx.so (stripped)" in header
     assert "# cpu-clock at 99 Hz: 100 samples, 1.00 s of CPU time" in header
     ended = "# 4.00% lies in stacks that ended early and lack callers: bad_frame_pointer 4.00%"
     assert ended in header, "a kernel thread's stack is whole"

@@ -25,6 +25,21 @@ pub enum ModuleKind {
 }
 
 impl ModuleKind {
+    const ALL: [Self; 8] = [
+        Self::Kernel,
+        Self::KernelModule,
+        Self::Bpf,
+        Self::Elf,
+        Self::Vdso,
+        Self::Jit,
+        Self::Anon,
+        Self::Unknown,
+    ];
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
@@ -214,6 +229,20 @@ impl Code {
         });
         self.frames_by_place.insert(place, frame);
         frame
+    }
+
+    /// A frame as the table of a recording has it.
+    pub fn add_frame(
+        &mut self,
+        module: u32,
+        address: u64,
+        is_return: bool,
+        name: u32,
+        linked: Option<u64>,
+        source: Source,
+    ) {
+        let identity = self.identity(module, address, is_return, name);
+        self.frames.push(Frame { module, address, is_return, name, linked, source, identity });
     }
 
     fn identity(&self, module: u32, address: u64, is_return: bool, name: u32) -> u64 {

@@ -18,6 +18,7 @@ mod processes;
 mod replay;
 mod stacks;
 mod survey;
+mod symbolize;
 mod tables;
 mod work_dir;
 
@@ -36,6 +37,7 @@ use self::kernel::Kernel;
 use self::processes::{Processes, Thread};
 use self::replay::{Replayed, replay};
 use self::survey::{Survey, survey};
+pub use self::symbolize::symbolize;
 use self::work_dir::WorkDir;
 use crate::error::{Error, Kind, Result, describe};
 use crate::spool::{self, Footer, Header};
@@ -113,7 +115,7 @@ fn write_recording(
     let (mut replayed, samples, stacks) = replay_into(&tables, spool, header, &survey, kernel, files)?;
     let dirs = DebugDirs::usual(Vec::new());
     naming::name_frames(&mut replayed.code, |code, module| {
-        mapped::names_of(&code.modules[module as usize], &survey.files, files, &dirs)
+        Some(mapped::names_of(&code.modules[module as usize], &survey.files, files, &dirs))
     });
     if let Some(command) = footer.and_then(|footer| footer.command.as_ref()) {
         note_exit_code(&mut replayed.processes, header, command.exit_code);

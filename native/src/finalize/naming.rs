@@ -1,12 +1,12 @@
 //! Names the frames in files, at the end: each file is opened and read once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::code::{Code, InlinedCall, Source};
+use super::code::{Code, InlinedCall, ModuleKind, NO_NAME, Source};
 use super::mapped::address_of_call;
 use crate::symbols::{self, CodeNames, SourceCall};
 
@@ -60,12 +60,12 @@ impl<T> Interned<T> {
     }
 }
 
-/// Names every frame that lies in a file.  `load` gives the names of a module, or why there are none;
-/// they are in memory only while the module's frames are being named.
-pub fn name_frames(code: &mut Code, load: impl Fn(&Code, u32) -> Result<CodeNames, String> + Sync) {
+/// Names every frame that lies in a file.  `load` gives the names of a module, or why there are none, or
+/// None to leave it as it is; they are in memory only while the module's frames are being named.
+pub fn name_frames(code: &mut Code, load: impl Fn(&Code, u32) -> Option<Result<CodeNames, String>> + Sync) {
     let mut by_module: HashMap<u32, Vec<u32>> = HashMap::new();
     for (index, frame) in code.frames.iter().enumerate() {
-        if code.modules[frame.module as usize].file.is_some() {
+        if code.modules[frame.module as usize].kind == ModuleKind::Elf {
             by_module.entry(frame.module).or_default().push(index as u32);
         }
     }
@@ -76,9 +76,9 @@ pub fn name_frames(code: &mut Code, load: impl Fn(&Code, u32) -> Result<CodeName
     let mut named: Vec<Named> = work
         .into_par_iter()
         .with_max_len(1)
-        .map(|(module, frames)| match load(whole, module) {
-            Ok(names) => name_module(whole, module, frames, &names),
-            Err(reason) => Named::none(module, &reason),
+        .filter_map(|(module, frames)| match load(whole, module)? {
+            Ok(names) => Some(name_module(whole, module, frames, &names)),
+            Err(reason) => Some(Named::none(module, &reason)),
         })
         .collect();
     named.sort_unstable_by_key(|named| named.module);
@@ -151,13 +151,19 @@ impl Named {
         let file_ids: Vec<u32> =
             self.source_files.values.iter().map(|file| source_files.plain(file)).collect();
         let resolve = |call: Call| {
-            let id_in = |ids: &[u32], id: Option<u32>| id.map_or(super::code::NO_NAME, |id| ids[id as usize]);
+            let id_in = |ids: &[u32], id: Option<u32>| id.map_or(NO_NAME, |id| ids[id as usize]);
             let source = Source { file: id_in(&file_ids, call.file), line: call.line.unwrap_or(0) };
             (id_in(&name_ids, call.name), source)
         };
+        let renamed: HashSet<u32> =
+            self.frames.iter().filter(|f| !f.inlined.is_empty()).map(|f| f.frame).collect();
+        inlined.retain(|call| !renamed.contains(&call.frame));
         for named in self.frames {
             let frame = &mut frames[named.frame as usize];
-            (frame.name, frame.source) = resolve(named.function);
+            let (name, source) = resolve(named.function);
+            // What was known before is worth more than nothing.
+            frame.name = if name == NO_NAME { frame.name } else { name };
+            frame.source = if source.line == 0 { frame.source } else { source };
             frame.linked = named.linked;
             inlined.extend(named.inlined.into_iter().map(|call| {
                 let (name, source) = resolve(call);
