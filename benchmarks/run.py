@@ -26,7 +26,7 @@ from harness.results import Result, Setting, as_json, table
 
 TOPICS = (
     "slowdown", "own_cpu", "bpf_cost", "memory", "size", "finish", "report", "startup", "names", "split",
-    "stacks", "agreement",
+    "stacks", "agreement", "symbolize",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 //! Which inlined calls and source lines an address came from.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ const CHECKED_EVERY: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceCall {
     /// As the linker knows it; None where the debug information has no name.
-    pub function: Option<Box<str>>,
+    pub function: Option<Arc<str>>,
     pub file: Option<Arc<str>>,
     pub line: Option<u32>,
 }
@@ -69,9 +70,7 @@ impl SourceInfo {
     pub fn calls(&self, addresses: &[u64]) -> Vec<Vec<SourceCall>> {
         let deadline = Instant::now() + TIME_LIMIT;
         let parts = addresses.par_chunks(ADDRESSES_IN_PART);
-        let calls = parts.flat_map_iter(|part| self.calls_in_part(part, deadline)).collect();
-        self.forget_pages();
-        calls
+        parts.flat_map_iter(|part| self.calls_in_part(part, deadline)).collect()
     }
 
     fn calls_in_part(&self, addresses: &[u64], deadline: Instant) -> Vec<Vec<SourceCall>> {
@@ -79,14 +78,15 @@ impl SourceInfo {
         let loaded = Arena::new();
         let dwarf = self.sections.borrow_with_sup(self.supplementary.as_ref(), |data| self.slice(data));
         let Ok(context) = Context::from_dwarf(dwarf) else { return calls };
-        let mut files = Interned::default();
+        let mut texts = Interned::default();
         for (at, (&address, calls)) in addresses.iter().zip(&mut calls).enumerate() {
             if at % CHECKED_EVERY == 0 && Instant::now() > deadline {
                 break;
             }
             // What a damaged place cuts off is unknown, not wrong.
-            let _ = self.add_calls(&context, &loaded, address, &mut files, calls);
+            let _ = self.add_calls(&context, &loaded, address, &mut texts, calls);
         }
+        self.forget_pages();
         calls
     }
 
@@ -95,7 +95,7 @@ impl SourceInfo {
         context: &Context<Reader<'a>>,
         loaded: &'a Arena<DwarfSections<Data>>,
         address: u64,
-        files: &mut Interned,
+        texts: &mut Interned,
         calls: &mut Vec<SourceCall>,
     ) -> gimli::Result<()> {
         let mut lookup = context.find_frames(address);
@@ -113,8 +113,8 @@ impl SourceInfo {
             let name = frame.function.as_ref().map(|function| text::decode(function.name.slice()));
             let location = frame.location.as_ref();
             calls.push(SourceCall {
-                function: name.filter(|name| !name.is_empty()).map(|name| name.into()),
-                file: location.and_then(|location| location.file).map(|file| files.get(file)),
+                function: name.filter(|name| !name.is_empty()).map(|name| texts.get(&name)),
+                file: location.and_then(|location| location.file).map(|file| texts.get(file)),
                 line: location.and_then(|location| location.line).filter(|&line| line != 0),
             });
         }
@@ -151,6 +151,7 @@ impl SourceInfo {
         EndianSlice::new(data, self.endian)
     }
 
+    /// What one part has read is of little use to the next.
     fn forget_pages(&self) {
         for sections in [Some(&self.sections), self.supplementary.as_ref()].into_iter().flatten() {
             sections.borrow(|data| {
@@ -202,24 +203,18 @@ fn package_sections(file: &File, elf: &ElfFile<'_>) -> Option<DwarfPackageSectio
     .ok()
 }
 
-/// Paths of source files, each kept once.
+/// Names and paths, each kept once.
 #[derive(Default)]
 struct Interned {
-    last: Option<Arc<str>>,
-    all: std::collections::HashSet<Arc<str>, ahash::RandomState>,
+    all: HashSet<Arc<str>, ahash::RandomState>,
 }
 
 impl Interned {
-    fn get(&mut self, path: &str) -> Arc<str> {
-        if let Some(last) = self.last.as_ref().filter(|last| &***last == path) {
-            return Arc::clone(last);
-        }
-        let known = self.all.get(path).cloned().unwrap_or_else(|| {
-            let new: Arc<str> = path.into();
+    fn get(&mut self, text: &str) -> Arc<str> {
+        self.all.get(text).cloned().unwrap_or_else(|| {
+            let new: Arc<str> = text.into();
             self.all.insert(Arc::clone(&new));
             new
-        });
-        self.last = Some(Arc::clone(&known));
-        known
+        })
     }
 }
