@@ -65,6 +65,14 @@ def test_a_map_of_the_user_or_of_root_counts(
     }
 
 
+def test_a_map_that_its_process_deletes(workloads: Workloads, processes: Processes, tmp_path: Path) -> None:
+    jit = processes.start(workloads.build("jit"), "1000", "delete")
+    path = Path(jit.line())
+    samples = record_run(jit, processes, tmp_path / "deleted.data")
+    assert in_generated_code(samples) == {("generated_loop", "jit", "perf-map")}
+    assert not path.exists()
+
+
 def test_a_map_of_another_user_is_ignored(start: Start, processes: Processes, tmp_path: Path) -> None:
     jit, path = start(0)
     os.chown(path, NOBODY, NOBODY)

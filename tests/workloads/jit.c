@@ -1,6 +1,7 @@
 /*
- * jit MS: writes a loop into anonymous executable memory, names it "generated_loop" in
- * /tmp/perf-PID.map (with the PID that it has in its own namespace), and runs it.
+ * jit MS [delete]: writes a loop into anonymous executable memory, names it "generated_loop" in
+ * /tmp/perf-PID.map (with the PID that it has in its own namespace), and runs it.  delete: the map is gone
+ * before the end.
  * Says the map's path once it is written and waits for a line, so that the test can give the map away.
  */
 #include "workload.h"
@@ -53,5 +54,7 @@ int main(int argc, char **argv)
 	say(path);
 	await_line();
 	run((void (*)(void))code, atol(argv[1]));
+	if (argc > 2)
+		unlink(path);
 	return 0;
 }

@@ -19,7 +19,7 @@ use super::tables::FileKey;
 use crate::finalize::FileStore;
 use crate::perf_record::without_deleted;
 use crate::symbols;
-use crate::wire::{self, Inode, MappedFile, Wanted};
+use crate::wire::{self, Inode, MappedFile, ProcessSnapshot, Wanted};
 
 const SCAN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -52,10 +52,17 @@ pub enum Scan {
 /// The files that were kept.
 pub struct KeptFiles {
     files: HashMap<MappedFile, Option<File>>,
-    /// Directories in which perf maps may lie, by process, with the time at which each was opened.
-    map_dirs: HashMap<i32, Vec<(u64, File)>>,
+    map_dirs: HashMap<i32, Vec<MapDir>>,
     kept: usize,
     limit: usize,
+}
+
+/// A directory in which the perf map of a process may lie.
+struct MapDir {
+    opened_ns: u64,
+    dir: File,
+    /// The map, if it was there by then.
+    map: Option<File>,
 }
 
 /// The thread's state.
@@ -113,8 +120,9 @@ impl Keeper {
         if is_file(&raw_path) {
             self.keep(pid, (start, end), &raw_path, &file);
         } else if is_generated(&raw_path) {
-            self.keep_map_dir(pid);
-            self.send_identity(pid);
+            let Ok(snapshot) = procfs::identity(pid, monotonic_ns(), self.clock) else { return };
+            self.keep_map_dir(&snapshot);
+            self.send(|out| wire::push_process(out, &snapshot));
         }
     }
 
@@ -151,16 +159,10 @@ impl Keeper {
             let Ok(maps) = maps else { return };
             snapshot.maps = Some(maps);
             if generated {
-                self.keep_map_dir(pid);
+                self.keep_map_dir(&snapshot);
             }
         }
         self.send(|out| wire::push_process(out, &snapshot));
-    }
-
-    fn send_identity(&mut self, pid: i32) {
-        if let Ok(snapshot) = procfs::identity(pid, monotonic_ns(), self.clock) {
-            self.send(|out| wire::push_process(out, &snapshot));
-        }
     }
 
     fn send(&self, push: impl FnOnce(&mut Vec<u8>)) {
@@ -170,10 +172,13 @@ impl Keeper {
         let _ = self.records.send(record);
     }
 
-    fn keep_map_dir(&mut self, pid: i32) {
+    fn keep_map_dir(&mut self, process: &ProcessSnapshot) {
+        let &ProcessSnapshot { pid, ns_pid, uid, .. } = process;
         if let (true, Ok(dir)) = (self.store.has_room(), File::open(format!("/proc/{pid}/root/tmp"))) {
-            self.store.map_dirs.entry(pid).or_default().push((monotonic_ns(), dir));
-            self.store.kept += 1;
+            let map = symbols::open_perf_map(&dir, ns_pid.unwrap_or(pid), uid.unwrap_or(0)).ok();
+            self.store.kept += 1 + usize::from(map.is_some());
+            let opened_ns = monotonic_ns();
+            self.store.map_dirs.entry(pid).or_default().push(MapDir { opened_ns, dir, map });
         }
     }
 
@@ -218,6 +223,12 @@ impl KeptFiles {
         self.kept += usize::from(file.is_some());
         self.files.entry(name).or_insert(file);
     }
+
+    /// Of the process that had this ID at that time.
+    fn map_dir(&self, pid: i32, started_ns: Option<i64>) -> Option<&MapDir> {
+        let started_ns = started_ns.unwrap_or(i64::MIN);
+        self.map_dirs.get(&pid)?.iter().find(|dir| dir.opened_ns as i64 >= started_ns)
+    }
 }
 
 impl FileStore for KeptFiles {
@@ -226,10 +237,11 @@ impl FileStore for KeptFiles {
     }
 
     fn perf_map_dir(&self, pid: i32, started_ns: Option<i64>) -> Option<File> {
-        let started_ns = started_ns.unwrap_or(i64::MIN);
-        let dirs = self.map_dirs.get(&pid)?;
-        let (_, dir) = dirs.iter().find(|(opened_ns, _)| *opened_ns as i64 >= started_ns)?;
-        dir.try_clone().ok()
+        self.map_dir(pid, started_ns)?.dir.try_clone().ok()
+    }
+
+    fn perf_map(&self, pid: i32, started_ns: Option<i64>) -> Option<File> {
+        self.map_dir(pid, started_ns)?.map.as_ref()?.try_clone().ok()
     }
 }
 

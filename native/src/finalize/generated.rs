@@ -1,6 +1,6 @@
 //! Names of code that JIT compilers made, from the perf maps of their processes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ type FastMap<K, V> = HashMap<K, V, ahash::RandomState>;
 const MAX_LOADED_BYTES: u64 = 256 << 20;
 /// So many forks without an exec lie between a compiler and the process that runs its code.
 const MAX_FORKS: usize = 16;
+const MAX_WARNINGS: usize = 10;
 /// A map that was last written before its process began, or after it ended, is another's.
 const TIME_TOLERANCE_NS: i64 = 2_000_000_000;
 
@@ -29,6 +30,8 @@ pub struct PerfMaps<'a> {
     loaded_bytes: u64,
     /// Versions of address spaces whose generated code has the names of one process's map.
     versions: FastMap<(u64, u32), u64>,
+    /// Paths of maps that are larger than can be read.
+    cut: BTreeSet<String>,
 }
 
 struct Loaded {
@@ -44,7 +47,14 @@ impl<'a> PerfMaps<'a> {
             loaded: FastMap::default(),
             loaded_bytes: 0,
             versions: FastMap::default(),
+            cut: BTreeSet::new(),
         }
+    }
+
+    /// What a reader of the names should know.
+    pub fn warnings(&self) -> Vec<String> {
+        let warning = |path| format!("'{path}' is larger than can be read: its newest names are missing");
+        self.cut.iter().map(warning).collect()
     }
 
     /// Decides whose map names the generated code of a process: its own, or after a fork that of
@@ -99,7 +109,11 @@ impl<'a> PerfMaps<'a> {
         let loaded = self.open(process).and_then(|file| {
             self.loaded_bytes += file.metadata().map_or(0, |metadata| metadata.len());
             let map = PerfMap::parse(file, PerfMapLimits::default()).ok()?;
-            Some(Rc::new(Loaded { path: format!("/tmp/perf-{}.map", pid_in_name(process)), map }))
+            let path = format!("/tmp/perf-{}.map", pid_in_name(process));
+            if map.is_cut() && self.cut.len() < MAX_WARNINGS {
+                self.cut.insert(path.clone());
+            }
+            Some(Rc::new(Loaded { path, map }))
         });
         if self.loaded_bytes > MAX_LOADED_BYTES {
             self.loaded.clear();
@@ -110,14 +124,11 @@ impl<'a> PerfMaps<'a> {
     }
 
     fn open(&self, process: &Process) -> Option<File> {
-        let dir = match self.store.perf_map_dir(process.pid, process.start_ns) {
-            Some(dir) => dir,
-            // Our own /tmp says nothing about a process that has another one.
-            None if process.container.is_some() || pid_in_name(process) != process.pid => return None,
-            None => File::open("/tmp").ok()?,
-        };
-        // Without a known user only root's files can be trusted.
-        let file = open_perf_map(&dir, pid_in_name(process), process.uid.unwrap_or(0)).ok()?;
+        let in_its_dir = self.perf_map_dir(process).and_then(|dir| {
+            // Without a known user only root's files can be trusted.
+            open_perf_map(&dir, pid_in_name(process), process.uid.unwrap_or(0)).ok()
+        });
+        let file = in_its_dir.or_else(|| self.store.perf_map(process.pid, process.start_ns))?;
         let metadata = file.metadata().ok()?;
         let written_ns = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
         let written_ns = written_ns.saturating_sub(self.realtime_offset_ns);
@@ -125,6 +136,15 @@ impl<'a> PerfMaps<'a> {
             process.start_ns.is_some_and(|start| written_ns < start.saturating_sub(TIME_TOLERANCE_NS));
         let late = process.end_ns.is_some_and(|end| written_ns > end.saturating_add(TIME_TOLERANCE_NS));
         (!early && !late).then_some(file)
+    }
+
+    fn perf_map_dir(&self, process: &Process) -> Option<File> {
+        match self.store.perf_map_dir(process.pid, process.start_ns) {
+            Some(dir) => Some(dir),
+            // Our own /tmp says nothing about a process that has another one.
+            None if process.container.is_some() || pid_in_name(process) != process.pid => None,
+            None => File::open("/tmp").ok(),
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Outcome<'a> {
     pub counts: &'a Counts,
     pub stack_collisions: u64,
     pub refused_stacks: u64,
+    /// Of perf maps.
+    pub name_warnings: &'a [String],
     pub unresolved_stacks: u64,
     pub late_samples: u64,
     pub rows: [(&'static str, u64); 6],
@@ -87,5 +89,6 @@ fn warnings(footer: Option<&Footer>, outcome: &Outcome<'_>) -> Vec<String> {
     warn_if(late, format!("{late} samples came too late to be put in order and were left out"));
     let refused = outcome.refused_stacks;
     warn_if(refused, format!("{refused} stacks were too many to keep; their samples have none"));
+    warnings.extend_from_slice(outcome.name_warnings);
     warnings
 }

@@ -54,6 +54,8 @@ pub trait FileStore: Sync {
     /// The directory in which the process's perf map lies (its own /tmp, maybe in a container),
     /// when one was kept.
     fn perf_map_dir(&self, pid: i32, started_ns: Option<i64>) -> Option<File>;
+    /// The map itself, when it was there already: its process may have deleted it since.
+    fn perf_map(&self, pid: i32, started_ns: Option<i64>) -> Option<File>;
 }
 
 /// Nothing was kept: the capture's process is gone.
@@ -65,6 +67,10 @@ impl FileStore for NoFiles {
     }
 
     fn perf_map_dir(&self, _: i32, _: Option<i64>) -> Option<File> {
+        None
+    }
+
+    fn perf_map(&self, _: i32, _: Option<i64>) -> Option<File> {
         None
     }
 }
@@ -126,6 +132,7 @@ fn write_recording(
         counts: &survey.counts,
         stack_collisions: survey.bodies.collisions,
         refused_stacks: survey.bodies.refused,
+        name_warnings: &replayed.name_warnings,
         unresolved_stacks: replayed.unresolved,
         late_samples: replayed.late,
         rows: [

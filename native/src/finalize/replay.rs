@@ -43,6 +43,8 @@ pub struct Replayed {
     pub unresolved: u64,
     /// Samples that came after everything around them had been written.
     pub late: u64,
+    /// What is wrong with the names of generated code.
+    pub name_warnings: Vec<String>,
 }
 
 /// Replays the spool; rows of samples and stacks go to `rows`.
@@ -73,8 +75,10 @@ pub fn replay(
     replay.world.processes.begin(&survey.initial);
     replay.read(&mut reader);
     replay.samples.finish(&mut replay.stacks.rows);
-    let World { processes, code, .. } = replay.world;
-    Ok(Replayed { processes, code, unresolved: replay.unresolved, late: replay.samples.late })
+    let World { processes, code, perf_maps, .. } = replay.world;
+    let name_warnings = perf_maps.warnings();
+    let (unresolved, late) = (replay.unresolved, replay.samples.late);
+    Ok(Replayed { processes, code, unresolved, late, name_warnings })
 }
 
 /// The record's time, what to do then, and how many bytes that holds.

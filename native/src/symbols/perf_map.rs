@@ -100,7 +100,6 @@ impl PerfMap {
     }
 
     /// True when the file is larger than the limits allow, so that its newest names are missing.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no view tells it yet"))]
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }

@@ -16,6 +16,7 @@ const STACK: u64 = 4096;
 struct Store {
     files: Vec<(MappedFile, PathBuf)>,
     maps: Option<PathBuf>,
+    kept_map: Option<PathBuf>,
 }
 
 impl FileStore for Store {
@@ -26,6 +27,10 @@ impl FileStore for Store {
 
     fn perf_map_dir(&self, _: i32, _: Option<i64>) -> Option<File> {
         File::open(self.maps.as_ref()?).ok()
+    }
+
+    fn perf_map(&self, _: i32, _: Option<i64>) -> Option<File> {
+        File::open(self.kept_map.as_ref()?).ok()
     }
 }
 
@@ -75,7 +80,7 @@ fn a_file_is_one_module_however_it_was_identified() {
     let mut by_inode = by_build_id.clone();
     by_inode.file.build_id = None;
     by_inode.file.inode = Some(crate::wire::Inode { major: 1, minor: 2, inode: 3 });
-    let store = Store { files: vec![(by_inode.file.clone(), libc_path())], maps: None };
+    let store = Store { files: vec![(by_inode.file.clone(), libc_path())], ..Store::default() };
     let mut spool = Spool::new();
     spool.user_stack(STACK, &[ADDRESS]);
     spool.snapshot(&snapshot(5, 10, "ten", vec![by_build_id]));
@@ -210,7 +215,7 @@ fn generated_code_is_named_by_its_own_process() {
     let dir = tempfile::tempdir().unwrap();
     let line = |name: &str| format!("{ADDRESS:x} 100 {name}\n");
     perf_maps(dir.path(), &[(10, &line("ten")), (11, &line("eleven")), (21, &line("child"))]);
-    let store = Store { files: Vec::new(), maps: Some(dir.path().to_path_buf()) };
+    let store = Store { maps: Some(dir.path().to_path_buf()), ..Store::default() };
     let mut spool = Spool::new();
     spool.user_stack(STACK, &[ADDRESS + 0x10, ADDRESS + 0x100, ADDRESS + 0x101]);
     spool.snapshot(&jit_snapshot(10, vec![anonymous(ADDRESS)]));
@@ -235,11 +240,41 @@ fn generated_code_is_named_by_its_own_process() {
 }
 
 #[test]
+fn a_perf_map_that_was_deleted_still_names() {
+    let (gone, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    perf_maps(kept.path(), &[(10, &format!("{ADDRESS:x} 100 kept\n"))]);
+    let kept_map = Some(kept.path().join("perf-10.map"));
+    let store = Store { maps: Some(gone.path().to_path_buf()), kept_map, ..Store::default() };
+    let mut spool = Spool::new();
+    spool.user_stack(STACK, &[ADDRESS]);
+    spool.snapshot(&jit_snapshot(10, vec![anonymous(ADDRESS)]));
+    spool.sample(10, 10, 10, STACK);
+    let recording = spool.finalize_with(&store);
+    assert_eq!(recording.names(recording.at(at(10))), ["kept"]);
+}
+
+#[test]
+fn a_perf_map_that_is_too_large_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("{ADDRESS:x} 100 first\n") + &"1 1 f\n".repeat(2_000_000);
+    perf_maps(dir.path(), &[(10, &text)]);
+    let store = Store { maps: Some(dir.path().to_path_buf()), ..Store::default() };
+    let mut spool = Spool::new();
+    spool.user_stack(STACK, &[ADDRESS]);
+    spool.snapshot(&jit_snapshot(10, vec![anonymous(ADDRESS)]));
+    spool.sample(10, 10, 10, STACK);
+    let recording = spool.finalize_with(&store);
+    assert_eq!(recording.names(recording.at(at(10))), ["first"]);
+    let warning = "'/tmp/perf-10.map' is larger than can be read: its newest names are missing";
+    assert_eq!(recording.meta["warnings"], serde_json::json!([warning]));
+}
+
+#[test]
 fn a_perf_map_of_another_time_or_user_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let line = format!("{ADDRESS:x} 100 stale\n");
     perf_maps(dir.path(), &[(10, &line), (11, &line)]);
-    let store = Store { files: Vec::new(), maps: Some(dir.path().to_path_buf()) };
+    let store = Store { maps: Some(dir.path().to_path_buf()), ..Store::default() };
     let mut spool = Spool::new();
     spool.user_stack(STACK, &[ADDRESS]);
     let mut young = jit_snapshot(10, vec![anonymous(ADDRESS)]);
