@@ -89,7 +89,7 @@ MODULES = Table(
         _column(
             "symbols",
             "VARCHAR",
-            "where names came from: symtab, dynsym, gnu_debugdata, dwarf, kallsyms, perf-map, "
+            "where names came from: symtab, dynsym, gnu_debugdata, dwarf, kallsyms, jitdump, perf-map, "
             "or 'none: ' and the reason",
         ),
         _column(

@@ -36,6 +36,10 @@ impl Files {
     pub fn get(&self, id: u32) -> &MappedFile {
         &self.files[id as usize]
     }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &MappedFile)> {
+        self.files.iter().enumerate().map(|(id, file)| (id as u32, file))
+    }
 }
 
 /// One executable mapping.

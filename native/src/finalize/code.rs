@@ -84,7 +84,7 @@ pub struct Frame {
 }
 
 /// A place in a source file.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Source {
     /// Index into [`Code::source_files`].
     pub file: u32,

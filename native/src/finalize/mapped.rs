@@ -26,7 +26,7 @@ pub enum Place {
     /// Offsets in a file.
     File(u32),
     Vdso(u32),
-    /// Memory that a program filled itself: only a perf map can name it.
+    /// Memory that a program filled itself: only a jitdump or a perf map can name it.
     Generated(u32),
 }
 
@@ -201,7 +201,8 @@ fn is_generated(file: &MappedFile) -> bool {
     const PREFIXES: [&str; 6] = ["//anon", "/memfd:", "/dev/zero", "/SYSV", "/anon_hugepage", "anon_inode:"];
     let path = &file.path;
     let unnamed = !path.starts_with('/') || PREFIXES.iter().any(|prefix| path.starts_with(prefix));
-    unnamed && file.build_id.is_none()
+    // Compilers map the begin of a jitdump as if it were code, so that profilers find it.
+    (unnamed || symbols::pid_in_jitdump_name(path).is_some()) && file.build_id.is_none()
 }
 
 /// The image that the kernel maps into every 64-bit process, this one too.

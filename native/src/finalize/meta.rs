@@ -16,7 +16,7 @@ pub struct Outcome<'a> {
     pub counts: &'a Counts,
     pub stack_collisions: u64,
     pub refused_stacks: u64,
-    /// Of perf maps.
+    /// Of perf maps and jitdumps.
     pub name_warnings: &'a [String],
     pub unresolved_stacks: u64,
     pub late_samples: u64,

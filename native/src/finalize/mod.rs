@@ -9,6 +9,7 @@ mod bodies;
 mod code;
 mod copies;
 mod generated;
+mod jitdumps;
 mod kernel;
 mod mapped;
 mod meta;

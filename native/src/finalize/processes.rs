@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::address_space::{AddressSpace, Files, Map, Versions};
+use super::jitdumps::{DumpNames, MappedDumps};
 use super::survey::InitialProcess;
 use crate::wire::{ProcessSnapshot, ThreadSnapshot};
 
@@ -38,6 +39,7 @@ pub struct Process {
     pub first_sample_ns: Option<i64>,
     pub space: AddressSpace,
     pub perf_map: PerfMapOf,
+    pub dumps: MappedDumps,
     /// Made by a fork that was recorded, and still running the program of its parent.
     forked: bool,
     /// The fork; unlike `start_ns` an exec leaves it.
@@ -93,13 +95,15 @@ pub struct Processes {
     no_name: Arc<str>,
     /// Those that have no row yet.
     targets: HashSet<i32>,
+    dump_names: DumpNames,
 }
 
 impl Processes {
     /// `targets`: the processes that were asked for.
-    pub fn new(targets: &[i32]) -> Self {
+    pub fn new(targets: &[i32], files: &Files) -> Self {
         Self {
             targets: targets.iter().copied().collect(),
+            dump_names: DumpNames::new(files),
             rows: Vec::new(),
             threads: Vec::new(),
             versions: Versions::default(),
@@ -121,6 +125,7 @@ impl Processes {
             for map in &process.maps {
                 self.rows[row as usize].space.map(*map, &mut self.versions);
             }
+            self.note_dumps(row, &process.maps);
         }
         for process in initial {
             let parent = self.by_pid.get(&process.snapshot.parent_pid).copied();
@@ -161,6 +166,7 @@ impl Processes {
             end_ns: None,
             born_ns: Some(ts_ns),
             perf_map: PerfMapOf::Unchecked,
+            dumps: like.dumps.inherited(ts_ns),
             forked: true,
             // The name is that of the thread that forked, which the record does not tell.
             comm_is_certain: false,
@@ -212,6 +218,9 @@ impl Processes {
         let row = self.row_at(ts_ns, pid);
         let process = &mut self.rows[row as usize];
         process.space.map(map, &mut self.versions);
+        if self.dump_names.pid(map.file).is_some() {
+            process.dumps.mapped(map.file);
+        }
         if std::mem::take(&mut process.exe_is_mapped_next) && process.exe.is_none() {
             let path = &files.get(map.file).path;
             process.exe = path.starts_with('/').then(|| Arc::from(path.as_str()));
@@ -231,9 +240,22 @@ impl Processes {
         for map in maps {
             self.rows[row as usize].space.fill(*map, &mut self.versions);
         }
+        self.note_dumps(row, maps);
         if self.rows[row as usize].parent.is_none() {
             let parent = self.by_pid.get(&snapshot.parent_pid).copied();
             self.rows[row as usize].parent = parent.filter(|&parent| parent < row);
+        }
+    }
+
+    /// Of the dumps that /proc shows mapped, those with another process's ID came with a fork.
+    fn note_dumps(&mut self, row: u32, maps: &[Map]) {
+        let process = &mut self.rows[row as usize];
+        let own_pid = process.ns_pid.unwrap_or(process.pid);
+        for map in maps {
+            if let Some(pid) = self.dump_names.pid(map.file) {
+                let forked_ns = process.born_ns.or(process.start_ns).filter(|_| pid != own_pid);
+                process.dumps.found(map.file, forked_ns);
+            }
         }
     }
 
@@ -322,6 +344,7 @@ impl Processes {
                 first_sample_ns: None,
                 space: AddressSpace::default(),
                 perf_map: PerfMapOf::Unchecked,
+                dumps: MappedDumps::default(),
                 forked: false,
                 leader_exited: false,
                 live_threads: Vec::new(),
@@ -385,6 +408,7 @@ impl Processes {
             first_sample_ns: None,
             space: AddressSpace::default(),
             perf_map: PerfMapOf::Unchecked,
+            dumps: MappedDumps::default(),
             forked: false,
             born_ns: start_ns,
             comm_is_certain: false,

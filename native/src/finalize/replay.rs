@@ -9,6 +9,7 @@ use super::address_space::{Files, Map};
 use super::code::{Code, ModuleKind};
 use super::copies;
 use super::generated::PerfMaps;
+use super::jitdumps::Jitdumps;
 use super::kernel::Kernel;
 use super::mapped::{MappedCode, Place};
 use super::order::TimeOrder;
@@ -61,10 +62,11 @@ pub fn replay(
     let mut replay = Replay {
         world: World {
             files: &survey.files,
-            processes: Processes::new(header.targets.as_deref().unwrap_or_default()),
+            processes: Processes::new(header.targets.as_deref().unwrap_or_default(), &survey.files),
             code: Code::default(),
             kernel,
             mapped: MappedCode::new(&survey.files, store, same_boot),
+            jitdumps: Jitdumps::new(&survey.files, store),
             perf_maps: PerfMaps::new(store, &header.clock),
             max_user_frames: header.sources.iter().map(|source| source.max_depth).max().unwrap_or(1) as usize,
         },
@@ -75,8 +77,8 @@ pub fn replay(
     replay.world.processes.begin(&survey.initial);
     replay.read(&mut reader);
     replay.samples.finish(&mut replay.stacks.rows);
-    let World { processes, code, perf_maps, .. } = replay.world;
-    let name_warnings = perf_maps.warnings();
+    let World { processes, code, jitdumps, perf_maps, .. } = replay.world;
+    let name_warnings = [jitdumps.warnings(), perf_maps.warnings()].concat();
     let (unresolved, late) = (replay.unresolved, replay.samples.late);
     Ok(Replayed { processes, code, unresolved, late, name_warnings })
 }
@@ -184,6 +186,7 @@ struct World<'a> {
     code: Code,
     kernel: Kernel,
     mapped: MappedCode<'a>,
+    jitdumps: Jitdumps<'a>,
     perf_maps: PerfMaps<'a>,
     max_user_frames: usize,
 }
@@ -227,10 +230,11 @@ impl View<'_, '_> {
 
 impl Resolve for View<'_, '_> {
     fn version(&mut self) -> u64 {
-        let World { processes, perf_maps, .. } = &mut *self.world;
+        let World { processes, jitdumps, perf_maps, .. } = &mut *self.world;
         if processes.rows[self.row as usize].perf_map == PerfMapOf::Unchecked {
             perf_maps.check(processes, self.row);
         }
+        jitdumps.advance(processes, self.row, self.ts_ns);
         processes.rows[self.row as usize].space.version()
     }
 
@@ -240,7 +244,7 @@ impl Resolve for View<'_, '_> {
     }
 
     fn user_frame(&mut self, address: u64, is_return: bool) -> u32 {
-        let World { processes, code, mapped, perf_maps, .. } = &mut *self.world;
+        let World { processes, code, mapped, jitdumps, perf_maps, .. } = &mut *self.world;
         // A call at the very end of a mapping returns to the byte behind it.
         let in_code = address.wrapping_sub(u64::from(is_return));
         let map = processes.rows[self.row as usize].space.find(in_code).copied();
@@ -255,6 +259,10 @@ impl Resolve for View<'_, '_> {
             Some((_, Place::Generated(module))) => Some(module),
             None => None,
         };
+        let dumps = &processes.rows[self.row as usize].dumps;
+        if let Some(frame) = jitdumps.frame(code, dumps, self.ts_ns, address, is_return) {
+            return frame;
+        }
         if let Some(frame) = perf_maps.frame(code, processes, self.row, address, is_return) {
             return frame;
         }

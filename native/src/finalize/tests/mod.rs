@@ -3,6 +3,7 @@
 mod benchmark;
 mod builder;
 mod damage;
+mod jitdumps;
 mod lives;
 mod losses;
 mod names;

@@ -45,6 +45,8 @@ pub struct Frame {
     pub module: u32,
     pub address: u64,
     pub function: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -207,6 +209,8 @@ impl Recording {
                 module: u32_at(batch, "module_id", row).unwrap(),
                 address: u64_at(batch, "address", row).unwrap(),
                 function: text_at(batch, "function", row),
+                file: text_at(batch, "file", row),
+                line: u32_at(batch, "line", row),
             });
         }
     }
