@@ -29,6 +29,7 @@ debuginfod            debuginfod
 dwz                   dwz
 g++                   g++
 node                  nodejs
+javac                 default-jdk-headless
 redis-server          redis-server
 redis-benchmark       redis-tools
 nginx                 nginx
