@@ -143,6 +143,11 @@ impl Names {
         self.names.get(id as usize).map(|name| name.function.as_deref().unwrap_or(&name.symbol))
     }
 
+    /// Their ids are those below.
+    pub fn len(&self) -> u32 {
+        self.names.len() as u32
+    }
+
     fn add(&mut self, symbol: &str, function: impl FnOnce(&str) -> Option<Box<str>>) -> u32 {
         if let Some(&id) = self.ids.get(symbol) {
             return id;

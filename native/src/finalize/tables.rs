@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use arrow_array::builder::{ListBuilder, UInt32Builder};
-use arrow_array::types::UInt8Type;
+use arrow_array::types::{UInt8Type, UInt32Type};
 use arrow_array::{
     ArrayRef, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt8Array,
     UInt16Array, UInt32Array, UInt64Array,
@@ -19,7 +19,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
-use super::code::{Code, InlinedCall};
+use super::code::{Code, InlinedCall, NO_NAME, Names};
 use super::processes::{Process, Thread};
 use super::stacks::{StackRows, end_name};
 use crate::error::{Error, Kind, Result, describe};
@@ -316,15 +316,16 @@ pub fn write_modules(dir: &Path, code: &Code) -> Result<u64> {
 
 /// Writes `frames`: one for each address, then the inlined calls.
 pub fn write_frames(dir: &Path, code: &Code) -> Result<u64> {
+    let name = || DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
     let fields = vec![
         field("frame_id", DataType::UInt32),
         field("module_id", DataType::UInt32),
         field("address", DataType::UInt64),
         field("is_return", DataType::Boolean),
         nullable("linked_address", DataType::UInt64),
-        nullable("function", DataType::Utf8),
-        nullable("symbol", DataType::Utf8),
-        nullable("file", DataType::Utf8),
+        nullable("function", name()),
+        nullable("symbol", name()),
+        nullable("file", name()),
         nullable("line", DataType::UInt32),
         nullable("inlined_in", DataType::UInt32),
     ];
@@ -341,15 +342,23 @@ pub fn write_frames(dir: &Path, code: &Code) -> Result<u64> {
         Arc::new(UInt64Array::from_iter_values(rows().map(|(frame, ..)| frame.address))),
         Arc::new(BooleanArray::from_iter(rows().map(|(frame, ..)| Some(frame.is_return)))),
         Arc::new(UInt64Array::from_iter(rows().map(|(frame, ..)| frame.linked))),
-        Arc::new(StringArray::from_iter(rows().map(|(_, name, _)| names.function(name)))),
-        Arc::new(StringArray::from_iter(rows().map(|(_, name, _)| names.symbol(name)))),
-        Arc::new(StringArray::from_iter(rows().map(|(.., source)| files.symbol(source.file)))),
+        named(rows().map(|(_, name, _)| name), names, Names::function),
+        named(rows().map(|(_, name, _)| name), names, Names::symbol),
+        named(rows().map(|(.., source)| source.file), files, Names::symbol),
         Arc::new(UInt32Array::from_iter(
             rows().map(|(.., source)| Some(source.line).filter(|&line| line > 0)),
         )),
         Arc::new(UInt32Array::from_iter(inlined_in(code))),
     ])?;
     table.finish()
+}
+
+/// A column of names, which is in memory once for each name; there are many rows of some of them.
+fn named(ids: impl Iterator<Item = u32>, names: &Names, text: fn(&Names, u32) -> Option<&str>) -> ArrayRef {
+    let keys = UInt32Array::from_iter(ids.map(|id| Some(id).filter(|&id| id != NO_NAME)));
+    let values =
+        StringArray::from_iter_values((0..names.len()).map(|id| text(names, id).unwrap_or_default()));
+    Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, Arc::new(values)).expect("keys are names"))
 }
 
 /// For each row of `frames` the row that the call lies in: the first inlined call of an address in the
