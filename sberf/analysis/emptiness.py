@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import NAMED_FRAMES
+from sberf.analysis.naming import named_frames
 from sberf.analysis.selection import NO_FILTERS, select_samples
 from sberf.recording.recording import Recording
 from sberf.units import format_duration
@@ -55,8 +55,16 @@ _CONDITIONS = (
     ("pids", "PID", f"SELECT p.pid FROM {_BUSY} GROUP BY ALL ORDER BY count(*) DESC"),
     ("tids", "thread ID", f"SELECT t.tid FROM {_BUSY} GROUP BY ALL ORDER BY count(*) DESC"),
     ("comms", "process or thread name", f"SELECT p.comm FROM {_BUSY} GROUP BY ALL ORDER BY count(*) DESC"),
-    ("dsos", "module", f"SELECT module FROM ({NAMED_FRAMES}) GROUP BY ALL ORDER BY count(*) DESC"),
-    ("symbols", "function", f"SELECT name FROM ({NAMED_FRAMES}) GROUP BY ALL ORDER BY count(*) DESC"),
+    (
+        "dsos",
+        "module",
+        f"SELECT module FROM ({named_frames(demangle=True)}) GROUP BY ALL ORDER BY count(*) DESC",
+    ),
+    (
+        "symbols",
+        "function",
+        f"SELECT name FROM ({named_frames(demangle=True)}) GROUP BY ALL ORDER BY count(*) DESC",
+    ),
     ("cpus", "CPU", "SELECT cpu FROM samples GROUP BY cpu ORDER BY cpu"),
     ("events", "event", "SELECT event FROM samples GROUP BY event ORDER BY event"),
 )

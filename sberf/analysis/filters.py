@@ -1,4 +1,4 @@
-"""Which samples a question is about."""
+"""Which samples a question is about, and how their code is named."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Filters:
         events: Event names.
         start_ns, stop_ns: CLOCK_MONOTONIC window [start, stop).
         inlines: Whether inlined calls are frames of their own, or part of the function that they lie in.
+        demangle: Whether names are readable, or as the linker knows them.
     """
 
     pids: tuple[int, ...] = ()
@@ -30,3 +31,4 @@ class Filters:
     start_ns: int | None = None
     stop_ns: int | None = None
     inlines: bool = True
+    demangle: bool = True

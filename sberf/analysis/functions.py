@@ -112,7 +112,7 @@ def functions(
     groups = [key for key in GROUP_KEYS if key in by]
     event = gather_hits(recording, filters, groups)
     total_weight, total_samples = total_hits(recording)
-    _weigh(recording, by, groups)
+    _weigh(recording, filters.demangle, by, groups)
     least = total_weight * min_percent / 100
     rows = [FunctionRow(*row) for row in recording.rows(_heaviest(groups, order), [least, limit])]
     [(all_rows,)] = recording.rows("SELECT count(*) FROM function_weights")
@@ -136,7 +136,7 @@ def _check_keys(by: Sequence[str]) -> None:
         raise UsageError("no sort key", f"sort keys: {', '.join(SORT_KEYS)}")
 
 
-def _weigh(recording: Recording, by: Sequence[str], groups: Sequence[str]) -> None:
+def _weigh(recording: Recording, demangle: bool, by: Sequence[str], groups: Sequence[str]) -> None:
     """Make the temporary table ``function_weights``: a row for each function in each group.
 
     A stack counts once for each function in it, so that recursion is not counted twice.
@@ -145,7 +145,9 @@ def _weigh(recording: Recording, by: Sequence[str], groups: Sequence[str]) -> No
     line = "source_line" if "line" in by else "NULL::VARCHAR"
     dso = "module" if "dso" in by else "NULL::VARCHAR"
     kind = "any_value(kind)" if "sym" in by or "dso" in by else "NULL::VARCHAR"
-    number_functions(recording, [f"{dso} AS dso", f"{sym} AS sym", f"{line} AS line"], [f"{kind} AS kind"])
+    number_functions(
+        recording, demangle, [f"{dso} AS dso", f"{sym} AS sym", f"{line} AS line"], [f"{kind} AS kind"]
+    )
     grouping = "".join(f', "{key}"' for key in groups)
     weighed = " UNION ALL ".join(_weighed(grouping, part) for part in range(_PARTS))
     recording.rows(

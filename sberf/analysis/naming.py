@@ -24,17 +24,28 @@ _REASON_NUMBER = f'CASE s."end" {_REASON_CASES} ELSE {len(STACK_ENDS)} END'
 _REASON_NAMES = ", ".join(f"({n}, '[no stack: {reason}]')" for n, reason in enumerate(_REASONS))
 
 # A frame without a symbol is module+0xoffset: never blank, never a neighbour's name.
-NAMED_FRAMES = f"""
+_NAMED_FRAMES = f"""
     SELECT f.frame_id::BIGINT AS frame_id, f.address, f.file, f.line, f.inlined_in IS NOT NULL AS inlined,
            coalesce(m.path, '[unknown]') AS path, coalesce(m.kind, 'unknown') AS kind,
            coalesce(m.module, '[unknown]') AS module, f.file || ':' || f.line AS source_line,
-           coalesce(nullif(f.function, ''),
+           coalesce(nullif(f.{{name}}, ''),
                     coalesce(m.module, '[unknown]') || printf('+0x%x', f.address)) AS name
     FROM frames f LEFT JOIN ({_NAMED_MODULES}) m USING (module_id)
     UNION ALL
     SELECT {_FRAMES} + number, 0, NULL, NULL, false, '[unknown]', 'unknown', '[unknown]', NULL, name
     FROM (VALUES {_REASON_NAMES}) reasons(number, name)"""
-"""frame_id, address, file, line, inlined, path, kind, module (base name), source_line, name of each frame."""
+
+
+def named_frames(demangle: bool) -> str:
+    """SQL: what is known of every frame.
+
+    Its columns: frame_id, address, file, line, inlined, path, kind, module (base name), source_line, name.
+
+    Args:
+        demangle: Whether names are readable, or as the linker knows them.
+    """
+    return _NAMED_FRAMES.format(name="function" if demangle else "symbol")
+
 
 # For each frame the calls at its address, innermost first, itself last, in one list: see `number_functions`.
 _CALLS = f"""
@@ -74,7 +85,9 @@ LOST_STACK = f"""[({_FRAMES} + {STACK_ENDS.index("lost")})::UINTEGER]"""
 """The frame_ids of a sample whose stack the table lacks: a damaged recording."""
 
 
-def number_functions(recording: Recording, keys: Sequence[str], values: Sequence[str] = ()) -> None:
+def number_functions(
+    recording: Recording, demangle: bool, keys: Sequence[str], values: Sequence[str] = ()
+) -> None:
     """Make the temporary tables ``functions`` and ``function_numbers`` for the stacks in ``hit_stacks``.
 
     ``functions`` has a row for each distinct combination of ``keys``: function_number (dense from 0),
@@ -84,7 +97,8 @@ def number_functions(recording: Recording, keys: Sequence[str], values: Sequence
 
     Args:
         recording: The recording.
-        keys: What makes a function distinct, as SQL over ``NAMED_FRAMES``: ``EXPRESSION AS name``.
+        demangle: Whether names are readable, or as the linker knows them.
+        keys: What makes a function distinct, as SQL over :func:`named_frames`: ``EXPRESSION AS name``.
         values: What else to know about it, as SQL aggregates.
 
     Raises:
@@ -102,7 +116,7 @@ def number_functions(recording: Recording, keys: Sequence[str], values: Sequence
         CREATE OR REPLACE TEMP TABLE functions AS
         SELECT row_number() OVER () - 1 AS function_number, * FROM (
             SELECT {columns} list(frame_id) AS frame_ids
-            FROM ({NAMED_FRAMES}) JOIN hit_frames USING (frame_id)
+            FROM ({named_frames(demangle)}) JOIN hit_frames USING (frame_id)
             GROUP BY {positions} ORDER BY {positions})"""
     )
     recording.rows(

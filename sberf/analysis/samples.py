@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import LOST_STACK, NAMED_FRAMES, named_stacks
+from sberf.analysis.naming import LOST_STACK, named_frames, named_stacks
 from sberf.analysis.selection import NO_FILTERS, select_samples
 from sberf.errors import RecordingError
 from sberf.recording.recording import Recording
@@ -78,8 +78,8 @@ def samples(recording: Recording, filters: Filters = NO_FILTERS) -> Samples:
     """
     selection = select_samples(recording, filters)
     where = f"WHERE {selection.where}"
-    stacks_sql = named_stacks(recording, filters.inlines)
-    index, stacks = _stacks(recording, stacks_sql, where, selection.parameters)
+    stacks_sql, frames_sql = named_stacks(recording, filters.inlines), named_frames(filters.demangle)
+    index, stacks = _stacks(recording, stacks_sql, frames_sql, where, selection.parameters)
     threads = _threads(recording)
     rows = recording.stream(
         f"SELECT ts_ns, cpu, thread_id, event, weight, stack_id FROM samples {where} ORDER BY ts_ns, cpu",
@@ -107,7 +107,7 @@ def _threads(recording: Recording) -> dict[int, _Thread]:
 
 
 def _stacks(
-    recording: Recording, stacks_sql: str, where: str, parameters: Sequence[Any]
+    recording: Recording, stacks_sql: str, frames_sql: str, where: str, parameters: Sequence[Any]
 ) -> tuple[dict[int, int], tuple[tuple[AddressedFrame, ...], ...]]:
     """The selected samples' stacks, and stack_id -> index of its stack."""
     rows = recording.rows(
@@ -119,7 +119,7 @@ def _stacks(
     frames = {
         frame_id: AddressedFrame(*frame)
         for frame_id, *frame in recording.rows(
-            f"SELECT frame_id, address, name, path, inlined FROM ({NAMED_FRAMES})"
+            f"SELECT frame_id, address, name, path, inlined FROM ({frames_sql})"
         )
     }
     try:

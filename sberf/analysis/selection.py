@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import NAMED_FRAMES, named_stacks
+from sberf.analysis.naming import named_frames, named_stacks
 from sberf.errors import QueryError
 from sberf.recording.recording import Recording
 
@@ -85,7 +85,8 @@ def select_samples(recording: Recording, filters: Filters, event: str | None = N
         add(*_threads_condition(filters))
     for names, columns in ((filters.dsos, ("module", "path")), (filters.symbols, ("name",))):
         if names:
-            add(*_frames_condition(named_stacks(recording, filters.inlines), names, columns))
+            stacks, frames = named_stacks(recording, filters.inlines), named_frames(filters.demangle)
+            add(*_frames_condition(stacks, frames, names, columns))
     return Selection(" AND ".join(conditions) or "true", tuple(parameters))
 
 
@@ -117,11 +118,13 @@ def _threads_condition(filters: Filters) -> tuple[str, list[Any]]:
     )
 
 
-def _frames_condition(stacks: str, names: tuple[str, ...], columns: tuple[str, ...]) -> tuple[str, list[str]]:
+def _frames_condition(
+    stacks: str, frames: str, names: tuple[str, ...], columns: tuple[str, ...]
+) -> tuple[str, list[str]]:
     condition, parameters = _matches(columns, names)
     return (
         "stack_id IN (SELECT stack_id FROM "
         f"(SELECT stack_id, unnest(frame_ids) AS frame_id FROM ({stacks})) "
-        f"WHERE frame_id IN (SELECT frame_id FROM ({NAMED_FRAMES}) WHERE {condition}))",
+        f"WHERE frame_id IN (SELECT frame_id FROM ({frames}) WHERE {condition}))",
         parameters,
     )

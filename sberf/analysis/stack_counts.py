@@ -157,6 +157,7 @@ def grouped_stacks(
     event = gather_hits(recording, filters, by)
     number_functions(
         recording,
+        filters.demangle,
         ["name", "module", "kind", "inlined", *(["source_line"] if lines else [])],
         ["any_value(file ORDER BY file, line) AS file", "min(line) AS line"],
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sberf.analysis.filters import Filters
 from sberf.analysis.hits import gather_hits, total_hits
-from sberf.analysis.naming import NAMED_FRAMES
+from sberf.analysis.naming import named_frames
 from sberf.analysis.selection import NO_FILTERS
 from sberf.recording.recording import Recording
 
@@ -71,6 +71,7 @@ def stack_quality(recording: Recording, filters: Filters = NO_FILTERS) -> StackQ
     """
     event = gather_hits(recording, filters, ["process"])
     total_weight, total_samples = total_hits(recording)
+    frames = named_frames(filters.demangle)
     complete = ", ".join(f"'{end}'" for end in COMPLETE_ENDS)
     rows = recording.rows(
         f"""
@@ -79,7 +80,7 @@ def stack_quality(recording: Recording, filters: Filters = NO_FILTERS) -> StackQ
             FROM hit_stacks),
         summed AS (
             SELECT process, "end", f.module, sum(weight)::UBIGINT AS weight, sum(samples)::UBIGINT AS samples
-            FROM hits JOIN ended USING (stack_id) LEFT JOIN ({NAMED_FRAMES}) f USING (frame_id)
+            FROM hits JOIN ended USING (stack_id) LEFT JOIN ({frames}) f USING (frame_id)
             GROUP BY ALL)
         SELECT * FROM summed
         ORDER BY sum(samples) OVER (PARTITION BY process) DESC, process, samples DESC, "end", module"""

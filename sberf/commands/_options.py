@@ -55,6 +55,9 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         help="count inlined calls as part of the function that they lie in",
     )
     group.add_argument(
+        "--no-demangle", action="store_true", help="show the names of C++ and Rust as the linker knows them"
+    )
+    group.add_argument(
         "--time",
         metavar="START,STOP",
         type=_time_window,
@@ -84,6 +87,7 @@ def filters_from(args: argparse.Namespace, recording: Recording) -> Filters:
         start_ns=None if start_ns is None else recording.start_ns + start_ns,
         stop_ns=None if stop_ns is None else recording.start_ns + stop_ns,
         inlines=not args.no_inlines,
+        demangle=not args.no_demangle,
     )
 
 

@@ -289,3 +289,13 @@ def test_source_lines(inlined: Recording) -> None:
     assert by_line["parse", "/src/parse.h:20"] == (0, 3)
     assert by_line["work", "/src/app.c:7"] == (0, 3)
     assert by_line["main", None] == (0, 4)
+
+
+def test_names_as_the_linker_knows_them(build: RecordingBuilder, tmp_path: Path) -> None:
+    build.add("app", 10, "main;work(int)", samples=2)
+    build.tables["frames"][0]["symbol"] = "_Z4worki"
+    recording = opened(build, tmp_path)
+    assert samples(functions(recording, by=["sym"]))["work(int)"] == (2, 2)
+    raw = Filters(demangle=False)
+    assert samples(functions(recording, raw, by=["sym"])) == {"_Z4worki": (2, 2), "main": (0, 2)}
+    assert functions(recording, Filters(symbols=("_Z*",), demangle=False)).total_samples == 2
