@@ -10,6 +10,8 @@ use super::super::elf::{ElfFile, Extent};
 
 /// Larger sections are mapped: the debug information of a browser is over a gigabyte.
 const MAX_BYTES_IN_MEMORY: u64 = 32 << 20;
+/// Where nobody can cut the file off, reading more than this takes longer than mapping it.
+const MAX_BYTES_TO_READ: u64 = 256 << 10;
 const MAX_BYTES: u64 = 8 << 30;
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -38,7 +40,9 @@ impl Data {
 
     fn read(file: &File, elf: &ElfFile<'_>, name: &str) -> Option<Data> {
         let extent = elf.extent(name).filter(|extent| extent.len <= MAX_BYTES)?;
-        if extent.compressed || extent.len <= MAX_BYTES_IN_MEMORY {
+        let is_trusted = is_trusted(file);
+        let max_bytes = if is_trusted { MAX_BYTES_TO_READ } else { MAX_BYTES_IN_MEMORY };
+        if extent.compressed || extent.len <= max_bytes {
             let bytes = elf.content(name, MAX_BYTES)?;
             return match bytes.len() as u64 {
                 0..=MAX_BYTES_IN_MEMORY => Some(Data::Memory(bytes)),
@@ -46,7 +50,7 @@ impl Data {
             };
         }
         let Extent { offset, len, .. } = extent;
-        let mapping = match is_trusted(file) {
+        let mapping = match is_trusted {
             true => Mapping::new(file, offset, len),
             false => copied(file, offset, len).and_then(|copy| Mapping::new(&copy, 0, len)),
         };
