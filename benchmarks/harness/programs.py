@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_CHECKOUT = Path(__file__).parents[2]
 
 _PYTHON = "import json\nd = {str(n): [n] * 20 for n in range(200)}\nwhile 1: json.loads(json.dumps(d))"
 _PERL = "my %h; while (1) { for my $i (1..1000) { $h{$i} = 'x' if $i % 7 == 0; } }"
@@ -72,10 +77,36 @@ public class Load {
 """
 
 
+_NGINX = """
+daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
+events {{}}
+http {{
+    access_log off;
+    server {{ listen 127.0.0.1:{port}; location / {{ return 200 "hello"; }} }}
+}}
+"""
+# Keeps 20 requests under way on one connection; waits until the server listens.
+_HTTP_CLIENT = """
+import socket, sys
+request = b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n" * 20
+while True:
+    try:
+        with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+            while True:
+                connection.sendall(request)
+                if not connection.recv(65536):
+                    break
+    except OSError:
+        pass
+"""
+
+
 def endless_programs(directory: Path) -> Iterator[tuple[str, list[str]]]:
     """Name and command of each program that is there; compiled ones are made in ``directory``."""
     for name, program, arguments in (
-        ("python3", "/usr/bin/python3", ["-c", _PYTHON]),
+        ("python3 of the distribution", "/usr/bin/python3", ["-c", _PYTHON]),
+        ("python3 that runs this", sys.executable, ["-c", _PYTHON]),
+        ("git", "sh", ["-c", f"while :; do git -C {_CHECKOUT} log -p -n 300 >/dev/null; done"]),
         ("perl", "perl", ["-e", _PERL]),
         ("sqlite3", "sqlite3", [":memory:", _SQL]),
         ("node", "node", ["-e", _NODE]),
@@ -94,6 +125,42 @@ def endless_programs(directory: Path) -> Iterator[tuple[str, list[str]]]:
         source = directory / "Load.java"
         source.write_text(_JAVA)
         yield "Java, frame pointers", [java, "-XX:+PreserveFramePointer", str(source)]
+
+
+@contextmanager
+def busy_servers(directory: Path) -> Iterator[list[tuple[str, int]]]:
+    """Name and process ID of each server that is there, each kept busy by a client until the end."""
+    started: list[subprocess.Popen[bytes]] = []
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+    def start(*command: str) -> int:
+        started.append(subprocess.Popen(command, **quiet))  # type: ignore[call-overload]
+        return int(started[-1].pid)
+
+    servers: list[tuple[str, int]] = []
+    try:
+        if shutil.which("redis-server"):
+            port = str(_free_port())
+            servers.append(("redis", start("redis-server", "--port", port, "--save", "")))
+            start("redis-benchmark", "-p", port, "-l", "-q", "-t", "set,get,lpush,lrange_300", "-P", "4")
+        if shutil.which("nginx"):
+            port = str(_free_port())
+            conf = directory / "nginx.conf"
+            conf.write_text(_NGINX.format(directory=directory, port=port))
+            servers.append(("nginx", start("nginx", "-p", str(directory), "-c", str(conf))))
+            start(sys.executable, "-c", _HTTP_CLIENT, port)
+        yield servers
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _compiled(source: Path, text: str, compiler: list[str]) -> Path | None:

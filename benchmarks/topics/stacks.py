@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.loads import Build, Pgbench
-from harness.programs import endless_programs
+from harness.programs import busy_servers, endless_programs
 from harness.recorders import SBERF, Sberf
 from harness.results import Result, Setting
 
@@ -29,8 +29,12 @@ def measure(setting: Setting) -> Iterator[Result]:
     with setting.directory() as directory:
         for name, command in endless_programs(directory):
             recording = directory / "program.data"
-            _record(recording, command, setting.seconds(5, 1))
+            _record(recording, ["--", *command], setting.seconds(5, 1))
             yield _result(name, recording, LIMIT_PERCENT)
+        with busy_servers(directory) as servers:
+            for name, pid in servers:
+                _record(recording, ["-p", str(pid)], setting.seconds(5, 1))
+                yield _result(name, recording, LIMIT_PERCENT)
     for kind, limit in ((Build, BUILD_LIMIT_PERCENT), (Pgbench, LIMIT_PERCENT)):
         with setting.directory() as directory, kind(directory) as load, load.background():
             recorder = Sberf(directory, 5000)
@@ -39,10 +43,10 @@ def measure(setting: Setting) -> Iterator[Result]:
             yield _result(load.name, recorder.output, limit)
 
 
-def _record(output: Path, command: list[str], seconds: float) -> None:
+def _record(output: Path, target: list[str], seconds: float) -> None:
     options = ["-F", "1000", "-d", str(seconds), "-o", str(output)]
     quiet = subprocess.DEVNULL
-    subprocess.run([*SBERF, "record", *options, "--", *command], stdout=quiet, stderr=quiet, check=False)
+    subprocess.run([*SBERF, "record", *options, *target], stdout=quiet, stderr=quiet, check=False)
 
 
 def _result(name: str, path: Path, limit: float) -> Result:
