@@ -40,7 +40,7 @@ def recover(spool: str, output: str) -> str:
     """Finish the capture whose process died; return meta.json."""
 
 def symbolize(recording: str, debug_dirs: list[str]) -> str:
-    """Name a recording's frames again; return the counts before and after."""
+    """Name a recording's frames again; return the counts before and after, and naming_ns."""
 
 def event_opens(kind: int, config: int) -> bool:
     """Does perf_event_open() take this event for the calling thread?"""

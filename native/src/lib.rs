@@ -2,6 +2,7 @@
 mod arguments;
 mod capture;
 mod compact;
+mod disk_cache;
 mod error;
 mod features;
 mod finalize;

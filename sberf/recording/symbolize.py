@@ -37,6 +37,7 @@ class Symbolized:
 
     Args:
         before, after: How much was and is named.
+        naming_ns: How long the naming took, without reading and writing the tables.
         fetched: Modules whose debug file a server had.
         not_fetched: Modules whose debug file no server had.
         failures: By address, why a server was given up.
@@ -44,6 +45,7 @@ class Symbolized:
 
     before: NameCounts
     after: NameCounts
+    naming_ns: int
     fetched: tuple[str, ...]
     not_fetched: tuple[str, ...]
     failures: dict[str, str]
@@ -85,6 +87,7 @@ def symbolize(
     return Symbolized(
         before=NameCounts(**counts["before"]),
         after=NameCounts(**counts["after"]),
+        naming_ns=counts["naming_ns"],
         fetched=tuple(fetched),
         not_fetched=tuple(not_fetched),
         failures=dict(servers.failures) if servers else {},

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::code::{Code, InlinedCall, ModuleKind, NO_NAME, Source};
 use super::mapped::address_of_call;
-use crate::symbols::{self, CodeNames, SourceCall};
+use crate::symbols::{self, CodeNames, KnownCalls, SourceCall};
 
 /// What became of one module.
 struct Named {
@@ -72,12 +72,12 @@ pub fn name_frames(code: &mut Code, load: impl Fn(&Code, u32) -> Option<Result<C
     let mut work: Vec<(u32, Vec<u32>)> = by_module.into_iter().collect();
     // The largest ones first: the others fit in beside them.
     work.sort_unstable_by_key(|(module, frames)| (std::cmp::Reverse(frames.len()), *module));
-    let whole = &*code;
+    let (whole, known) = (&*code, KnownCalls::open());
     let mut named: Vec<Named> = work
         .into_par_iter()
         .with_max_len(1)
         .filter_map(|(module, frames)| match load(whole, module)? {
-            Ok(names) => Some(name_module(whole, module, frames, &names)),
+            Ok(names) => Some(name_module(whole, module, frames, &names, &known)),
             Err(reason) => Some(Named::none(module, &reason)),
         })
         .collect();
@@ -86,7 +86,13 @@ pub fn name_frames(code: &mut Code, load: impl Fn(&Code, u32) -> Option<Result<C
     code.inlined.sort_by_key(|call| call.frame);
 }
 
-fn name_module(code: &Code, module: u32, mut frames: Vec<u32>, names: &CodeNames) -> Named {
+fn name_module(
+    code: &Code,
+    module: u32,
+    mut frames: Vec<u32>,
+    names: &CodeNames,
+    known: &KnownCalls,
+) -> Named {
     let mut named = Named::none(module, "");
     named.symbols = names.symbols().to_string();
     named.debug_file = names.debug_file().map(|path| symbols::decode(path_bytes(path)).into_owned());
@@ -102,7 +108,7 @@ fn name_module(code: &Code, module: u32, mut frames: Vec<u32>, names: &CodeNames
     frames.sort_unstable_by_key(|&frame| code.frames[frame as usize].address);
     let places: Vec<_> = frames.iter().map(place).collect();
     let addresses: Vec<u64> = places.iter().filter_map(|&(.., address)| address).collect();
-    let mut calls = names.calls(&addresses).into_iter();
+    let mut calls = names.calls(&addresses, known).into_iter();
     for (frame, linked, address) in places {
         let calls = if address.is_some() { calls.next().unwrap_or_default() } else { Vec::new() };
         let symbol = address.and_then(|address| names.symbol_at(address));

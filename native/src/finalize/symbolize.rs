@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt32Type, UInt64Type};
@@ -19,8 +20,8 @@ use crate::wire::MappedFile;
 
 /// Writes `frames` and `modules` anew; what cannot be named better stays as it is.
 ///
-/// Returns, before and after: how many frames there are, how many of them have a name and a source
-/// line, and how many calls were inlined.
+/// Returns how long the naming took, and, before and after: how many frames there are, how many of
+/// them have a name and a source line, and how many calls were inlined.
 ///
 /// # Errors
 /// `recording`: a table is damaged.  `capture`: they cannot be written; nothing has changed then.
@@ -28,13 +29,15 @@ pub fn symbolize(recording: &Path, debug_dirs: Vec<PathBuf>) -> Result<Value> {
     let mut code = read_code(&recording.join("tables"))?;
     let before = counts(&code);
     let dirs = DebugDirs::usual(debug_dirs);
+    let started = Instant::now();
     naming::name_frames(&mut code, |code, module| {
         let module = &code.modules[module as usize];
         module.build_id.as_ref()?;
         names_of(module, &dirs).ok().map(Ok)
     });
+    let naming_ns = started.elapsed().as_nanos() as u64;
     write_code(recording, &code)?;
-    Ok(json!({ "before": before, "after": counts(&code) }))
+    Ok(json!({ "before": before, "after": counts(&code), "naming_ns": naming_ns }))
 }
 
 fn names_of(module: &Module, dirs: &DebugDirs) -> std::result::Result<CodeNames, String> {

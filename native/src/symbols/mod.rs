@@ -14,7 +14,7 @@ mod range_history;
 mod range_map;
 mod text;
 
-pub use debug::{CodeFile, CodeNames, DebugDirs, SourceCall};
+pub use debug::{CodeFile, CodeNames, DebugDirs, KnownCalls, SourceCall};
 pub use demangle::demangle;
 pub use elf::{ElfSymbols, Symbol, build_id, call_frames, call_frames_of_bytes};
 #[cfg(test)]

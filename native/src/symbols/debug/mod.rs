@@ -1,10 +1,12 @@
 //! Debug information: where it lies, and what it says of an address.
 
 mod data;
+mod known;
 mod names;
 mod search;
 mod source;
 
+pub use known::KnownCalls;
 pub use names::{CodeFile, CodeNames};
 pub use search::DebugDirs;
 pub use source::SourceCall;

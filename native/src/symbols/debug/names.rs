@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use lzma_rust2::XzReader;
 
-use super::super::elf::{ElfFile, ElfSymbols, Symbol, SymbolSource};
+use super::super::elf::{ElfFile, ElfSymbols, Symbol, SymbolError, SymbolSource};
+use super::known::KnownCalls;
 use super::search::{DebugDirs, DebugFile, Found, Wanted, open_regular};
 use super::source::{SourceCall, SourceInfo};
 
@@ -29,7 +30,7 @@ pub struct CodeNames {
     own: Option<ElfSymbols>,
     /// From its debug file, or from the debug image that it carries.
     debug: Option<ElfSymbols>,
-    source: Option<SourceInfo>,
+    source: Option<SourceFiles>,
     symbols: String,
     debug_file: Option<PathBuf>,
 }
@@ -54,7 +55,7 @@ impl CodeNames {
         let needs_image =
             debug.is_none() && own.as_ref().is_ok_and(|own| own.source() != SymbolSource::Symtab);
         let image = elf.as_ref().filter(|_| needs_image).and_then(carried);
-        let source = found.source.as_ref().and_then(|file| load_source(file, code, dirs));
+        let source = found.source.map(|file| SourceFiles::find(file, code, dirs));
         let symbols = match (&own, &debug, &image) {
             (_, Some(_), _) => "symtab".to_string(),
             (_, None, Some(_)) => "gnu_debugdata".to_string(),
@@ -62,8 +63,9 @@ impl CodeNames {
             (Err(_), None, None) if source.is_some() => "dwarf".to_string(),
             (Err(reason), None, None) => return Err(reason.clone()),
         };
-        let used = if source.is_some() { found.source } else { found.symbols.filter(|_| debug.is_some()) };
-        let debug_file = used.map(|debug| debug.path);
+        let used_symbols = found.symbols.filter(|_| debug.is_some());
+        let debug_file = source.as_ref().map(|source| &source.debug).or(used_symbols.as_ref());
+        let debug_file = debug_file.map(|debug| debug.path.clone());
         Ok(Self { own: own.ok(), debug: debug.or(image), source, symbols, debug_file })
     }
 
@@ -89,9 +91,9 @@ impl CodeNames {
     }
 
     /// The calls at each address, innermost first, the function itself last; see [`SourceInfo::calls`].
-    pub fn calls(&self, addresses: &[u64]) -> Vec<Vec<SourceCall>> {
+    pub fn calls(&self, addresses: &[u64], cache: &KnownCalls) -> Vec<Vec<SourceCall>> {
         match &self.source {
-            Some(source) => source.calls(addresses),
+            Some(source) => source.calls(addresses, cache),
             None => vec![Vec::new(); addresses.len()],
         }
     }
@@ -114,15 +116,52 @@ fn find(code: &CodeFile<'_>, elf: Option<&ElfFile<'_>>, dirs: &DebugDirs) -> Fou
     Found { symbols: found.symbols.filter(|_| !has_symtab), source: own_source.or(found.source) }
 }
 
-fn load_source(debug: &DebugFile, code: &CodeFile<'_>, dirs: &DebugDirs) -> Option<SourceInfo> {
-    let alt = ElfFile::read(&debug.file).ok()?.alt_link();
-    let supplementary = alt.and_then(|alt| dirs.find_supplementary(&debug.path, &alt.path, &alt.build_id));
-    let package = [code.path, &debug.path].into_iter().find_map(|path| {
-        let mut path = path.as_os_str().to_owned();
-        path.push(".dwp");
-        open_regular(Path::new(&path))
-    });
-    SourceInfo::load(&debug.file, supplementary.as_ref(), package.as_ref()).ok()
+/// The files that hold the debug information of some code.
+struct SourceFiles {
+    debug: DebugFile,
+    /// What dwz has moved out of it.
+    supplementary: Option<File>,
+    /// The split parts of its units.
+    package: Option<File>,
+}
+
+impl SourceFiles {
+    fn find(debug: DebugFile, code: &CodeFile<'_>, dirs: &DebugDirs) -> Self {
+        let alt = ElfFile::read(&debug.file).ok().and_then(|elf| elf.alt_link());
+        let supplementary =
+            alt.and_then(|alt| dirs.find_supplementary(&debug.path, &alt.path, &alt.build_id));
+        let package = [code.path, &debug.path].into_iter().find_map(|path| {
+            let mut path = path.as_os_str().to_owned();
+            path.push(".dwp");
+            open_regular(Path::new(&path))
+        });
+        Self { debug, supplementary, package }
+    }
+
+    fn load(&self) -> Result<SourceInfo, SymbolError> {
+        SourceInfo::load(&self.debug.file, self.supplementary.as_ref(), self.package.as_ref())
+    }
+
+    /// The debug information is read only for what was never asked for before.
+    fn calls(&self, addresses: &[u64], cache: &KnownCalls) -> Vec<Vec<SourceCall>> {
+        let files = [Some(&self.debug.file), self.supplementary.as_ref(), self.package.as_ref()];
+        let key = cache.key(&files);
+        let mut known = key.map(|key| cache.load(key)).unwrap_or_default();
+        let mut missing: Vec<u64> = addresses.iter().copied().filter(|at| !known.contains_key(at)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty()
+            && let Ok(source) = self.load()
+        {
+            let calls = source.calls(&missing);
+            known.extend(missing.into_iter().zip(calls));
+            // The parts in files of their own may change without this one.
+            if let Some(key) = key.filter(|_| source.is_whole()) {
+                cache.store(key, &known);
+            }
+        }
+        addresses.iter().map(|address| known.get(address).cloned().unwrap_or_default()).collect()
+    }
 }
 
 /// The symbols in `.gnu_debugdata`.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use addr2line::{Context, LookupContinuation, LookupResult, SplitDwarfLoad};
@@ -45,6 +46,8 @@ pub struct SourceInfo {
     /// The split parts of its units, in one file.
     package: Option<DwarfPackageSections<Data>>,
     endian: RunTimeEndian,
+    /// Were other files or a limit met, so that the next time more may be found?
+    incomplete: AtomicBool,
 }
 
 impl SourceInfo {
@@ -62,7 +65,13 @@ impl SourceInfo {
         let endian = if elf.is_big_endian() { RunTimeEndian::Big } else { RunTimeEndian::Little };
         let supplementary = supplementary.and_then(|file| Some(sections(file, &ElfFile::read(file).ok()?)));
         let package = package.and_then(|file| package_sections(file, &ElfFile::read(file).ok()?));
-        Ok(Self { sections: sections(file, &elf), supplementary, package, endian })
+        Ok(Self {
+            sections: sections(file, &elf),
+            supplementary,
+            package,
+            endian,
+            incomplete: AtomicBool::new(false),
+        })
     }
 
     /// The calls at each of these addresses (as linked), innermost first, the function itself last;
@@ -73,6 +82,11 @@ impl SourceInfo {
         parts.flat_map_iter(|part| self.calls_in_part(part, deadline)).collect()
     }
 
+    /// Did everything come from the files that were given?
+    pub fn is_whole(&self) -> bool {
+        !self.incomplete.load(Ordering::Relaxed)
+    }
+
     fn calls_in_part(&self, addresses: &[u64], deadline: Instant) -> Vec<Vec<SourceCall>> {
         let mut calls = vec![Vec::new(); addresses.len()];
         let loaded = Arena::new();
@@ -81,6 +95,7 @@ impl SourceInfo {
         let mut texts = Interned::default();
         for (at, (&address, calls)) in addresses.iter().zip(&mut calls).enumerate() {
             if at % CHECKED_EVERY == 0 && Instant::now() > deadline {
+                self.incomplete.store(true, Ordering::Relaxed);
                 break;
             }
             // What a damaged place cuts off is unknown, not wrong.
@@ -134,6 +149,7 @@ impl SourceInfo {
                 return Some(Arc::new(unit));
             }
         }
+        self.incomplete.store(true, Ordering::Relaxed);
         let mut path = PathBuf::from(os_text(load.comp_dir.as_ref().map_or(&[][..], |dir| dir.slice())));
         path.push(os_text(load.path?.slice()));
         let file = open_regular(&path)?;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::known::KnownCalls;
 use super::names::{CodeFile, CodeNames};
 use super::search::DebugDirs;
 use crate::symbols::build_id;
@@ -87,7 +88,10 @@ impl Place {
 /// What is called at any address of the program: `inner:4 middle:7 outer:10`.
 fn all_calls(names: &CodeNames, len: u64) -> Vec<String> {
     let addresses: Vec<u64> = (0..len).filter_map(|offset| names.address_of(offset)).collect();
-    let calls = names.calls(&addresses);
+    let cache = tempfile::tempdir().unwrap();
+    let cache = KnownCalls::open_in(cache.path());
+    let calls = names.calls(&addresses, &cache);
+    assert_eq!(names.calls(&addresses, &cache), calls, "the second time they come from the cache");
     let mut all: Vec<String> = calls
         .iter()
         .map(|calls| {
@@ -266,7 +270,7 @@ fn damaged_debug_information() {
             let names = place.names();
             let addresses: Vec<u64> =
                 (0..64).filter_map(|_| names.address_of(0x1000 + random.below(0x300))).collect();
-            names.calls(&addresses);
+            names.calls(&addresses, &KnownCalls::open_in(&place.path("no/cache")));
         }
     }
 }
