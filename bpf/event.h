@@ -14,6 +14,7 @@
 #define SBERF_MAX_USER_FRAMES 1024
 #define SBERF_MAX_ARGUMENTS 512
 #define SBERF_MAX_COPY 28672
+#define SBERF_MAX_CGROUP_PATH 1024 /* a power of two */
 
 enum sberf_record_type {
 	SBERF_SAMPLE = 1,          /* struct sberf_sample, weight = the event's configured period */
@@ -22,6 +23,7 @@ enum sberf_record_type {
 	SBERF_EXEC = 4,            /* struct sberf_exec and the arguments */
 	SBERF_WANTED = 5,          /* struct sberf_wanted */
 	SBERF_STACK_COPY = 6,      /* struct sberf_stack_copy and a part of the stack */
+	SBERF_CGROUP = 7,          /* struct sberf_cgroup and the names of cgroups */
 };
 
 enum sberf_stack_kind {
@@ -85,12 +87,29 @@ struct sberf_stack {
 	unsigned int tgid;  /* the process in which it was first seen */
 };
 
-/* 24 bytes, then len bytes of arguments, each with its NUL, padded to 8 */
+/* 40 bytes, then len bytes of arguments, each with its NUL, padded to 8 */
 struct sberf_exec {
 	struct sberf_record rec;
 	unsigned long long ts_ns; /* CLOCK_MONOTONIC */
 	unsigned int tgid;
 	unsigned int len;
+	unsigned long long container_key; /* see bpf/container.bpf.h */
+	unsigned int ns_tgid; /* the process ID in its own PID namespace */
+	unsigned int unused;
+};
+
+/*
+ * 48 bytes, then len bytes padded to 8: the names of a cgroup and of those above it, each with its NUL, the
+ * innermost first.  A key has one for each hierarchy in which its tasks are not at the root, and one for v2.
+ */
+struct sberf_cgroup {
+	struct sberf_record rec;
+	unsigned long long container_key;
+	unsigned int mount_ns; /* inode numbers */
+	unsigned int pid_ns;
+	unsigned int len;
+	unsigned int unused;
+	char controller[16]; /* of a v1 hierarchy; empty: v2 */
 };
 
 /* 48 bytes: the unwind table of a file is wanted, and where the file is mapped */
@@ -122,8 +141,9 @@ struct sberf_stack_copy {
 };
 
 _Static_assert(sizeof(struct sberf_stack_copy) == 72, "native/src/wire.rs");
+_Static_assert(sizeof(struct sberf_cgroup) == 48, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_wanted) == 48, "native/src/wire.rs");
-_Static_assert(sizeof(struct sberf_exec) == 24, "native/src/wire.rs");
+_Static_assert(sizeof(struct sberf_exec) == 40, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_record) == 8, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_sample) == 48, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_sample_weighted) == 56, "native/src/wire.rs");

@@ -101,24 +101,57 @@ struct pt_regs {
 #endif
 
 struct kernfs_node {
+	const char *name;
 	u64 id;
 };
 
 struct cgroup;
 
+struct cgroup_subsys {
+	const char *legacy_name;
+};
+
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct cgroup_subsys *ss;
 	struct cgroup_subsys_state *parent;
 };
 
 struct cgroup {
 	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
+	void *root;
 };
 
 struct css_set {
 	struct cgroup_subsys_state *subsys[1];
 	struct cgroup *dfl_cgrp;
+};
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
 };
 
 struct super_block {
@@ -174,6 +207,8 @@ struct task_struct {
 	unsigned int flags;
 	unsigned int in_execve : 1;
 	struct mm_struct *mm;
+	struct pid *thread_pid;
+	struct nsproxy *nsproxy;
 	struct css_set *cgroups;
 };
 

@@ -1,8 +1,17 @@
 """The Rust core.  Only capture/ and recording/ import it.  JSON goes in and out as text."""
 
+from pathlib import Path
 from typing import final
 
-__all__ = ["Capture", "NativeError", "event_opens", "kernel_features", "recover", "symbolize"]
+__all__ = [
+    "Capture",
+    "NativeError",
+    "event_opens",
+    "kernel_features",
+    "recover",
+    "running_containers",
+    "symbolize",
+]
 
 class NativeError(Exception):
     """``args`` are (kind, message, hint); kind is usage, target, permission, unsupported, capture or
@@ -44,6 +53,9 @@ def symbolize(recording: str, debug_dirs: list[str]) -> str:
 
 def event_opens(kind: int, config: int) -> bool:
     """Does perf_event_open() take this event for the calling thread?"""
+
+def running_containers() -> list[tuple[str, str | None, Path]]:
+    """The containers that have a process: (ID, name if known, directory of the outermost cgroup)."""
 
 def kernel_features() -> list[tuple[str, int | None]]:
     """What bpf() and perf_event_open() can do here, by trying: (name, None or the errno)."""

@@ -99,6 +99,16 @@ fn event_opens(kind: u32, config: u64) -> bool {
     capture::event_opens(kind, config)
 }
 
+/// The containers that have a process: (ID, name if known, directory of the outermost cgroup).
+#[pyfunction]
+fn running_containers(py: Python<'_>) -> PyResult<Vec<(String, Option<String>, PathBuf)>> {
+    let containers = py
+        .detach(capture::running_containers)
+        .map_err(|e| Error::io("cannot list the processes of this machine", &e))?;
+    let plain = |found: capture::Running| (found.id, found.name, found.directory);
+    Ok(containers.into_iter().map(plain).collect())
+}
+
 /// What bpf() and perf_event_open() can do here: (name, errno or None).
 #[pyfunction]
 fn kernel_features(py: Python<'_>) -> Vec<(String, Option<i32>)> {
@@ -112,5 +122,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(recover, module)?)?;
     module.add_function(wrap_pyfunction!(symbolize, module)?)?;
     module.add_function(wrap_pyfunction!(event_opens, module)?)?;
+    module.add_function(wrap_pyfunction!(running_containers, module)?)?;
     module.add_function(wrap_pyfunction!(kernel_features, module)?)
 }

@@ -17,7 +17,7 @@ use crate::compact::{self, Encoder};
 use crate::wire::RawSample;
 
 pub const FORMAT: &str = "sberf-spool";
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SBLK");
 const HEADER_LEN: usize = 24;

@@ -11,17 +11,20 @@ const STACK: u8 = 3;
 const EXEC: u8 = 4;
 const WANTED: u8 = 5;
 const STACK_COPY: u8 = 6;
+const CGROUP: u8 = 7;
 const PERF: u8 = 64;
 const PROCESS: u8 = 65;
 const ROUND: u8 = 66;
+const CONTAINER: u8 = 67;
 
 const RECORD_LEN: usize = 8;
 pub const SAMPLE_LEN: usize = 48;
 pub const SAMPLE_WEIGHTED_LEN: usize = 56;
 const STACK_LEN: usize = 24;
-const EXEC_LEN: usize = 24;
+const EXEC_LEN: usize = 40;
 const WANTED_LEN: usize = 48;
 const STACK_COPY_LEN: usize = 72;
+const CGROUP_LEN: usize = 48;
 
 /// Names of `enum sberf_stack_end`, in its order.
 pub const STACK_ENDS: [&str; 13] = [
@@ -53,16 +56,11 @@ pub enum Record<'a> {
     },
     /// JSON of a [`ProcessSnapshot`].
     Process(&'a [u8]),
-    /// Process `pid` began to run a program with these arguments, each with its NUL (the last may be cut).
-    Exec {
-        cpu: u16,
-        seq: u32,
-        ts_ns: u64,
-        pid: u32,
-        arguments: &'a [u8],
-    },
-    /// Its sequence number is all that is of interest later.
-    Wanted {
+    /// JSON of a [`ContainerNote`].
+    Container(&'a [u8]),
+    Exec(Exec<'a>),
+    /// What the capture itself acted on: its sequence number is all that is of interest later.
+    Asked {
         cpu: u16,
         seq: u32,
     },
@@ -70,6 +68,29 @@ pub enum Record<'a> {
     Round {
         ts_ns: u64,
     },
+}
+
+/// A process began to run a program.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Exec<'a> {
+    pub cpu: u16,
+    pub seq: u32,
+    pub ts_ns: u64,
+    pub pid: u32,
+    /// In its own PID namespace.
+    pub ns_pid: u32,
+    /// Stands for its cgroups and namespaces: see bpf/container.bpf.h.
+    pub container_key: u64,
+    /// Each with its NUL (the last may be cut).
+    pub arguments: &'a [u8],
+}
+
+impl Exec<'_> {
+    /// The key and the process of a record as it came from a ring; None when it is another one.
+    pub fn read_key(record: &[u8]) -> Option<(u64, i32)> {
+        let is_exec = record.first() == Some(&EXEC) && record.len() >= EXEC_LEN;
+        is_exec.then(|| (u64_at(record, 24), u32_at(record, 16) as i32))
+    }
 }
 
 /// One sample of an event.
@@ -155,11 +176,12 @@ pub fn next_record(buf: &[u8]) -> Result<(Record<'_>, usize), WireError> {
         SAMPLE_WEIGHTED => Record::Sample(sample(bytes, Some(u64_at(bytes, SAMPLE_LEN)))),
         STACK => Record::Stack(stack(bytes)),
         STACK_COPY => Record::StackCopy(stack_copy(bytes)?),
-        WANTED => Record::Wanted { cpu: u16_at(bytes, 2), seq: u32_at(bytes, 4) },
+        WANTED | CGROUP => Record::Asked { cpu: u16_at(bytes, 2), seq: u32_at(bytes, 4) },
         ROUND => Record::Round { ts_ns: u64_at(bytes, 8) },
         PERF => Record::Perf { cpu: u16_at(bytes, 2), bytes: wrapped(bytes) },
         PROCESS => Record::Process(wrapped(bytes)),
-        _ => exec(bytes)?,
+        CONTAINER => Record::Container(wrapped(bytes)),
+        _ => Record::Exec(exec(bytes)?),
     };
     Ok((record, len))
 }
@@ -172,14 +194,17 @@ fn record_len(buf: &[u8]) -> Result<usize, WireError> {
     let len = match buf[0] {
         SAMPLE => SAMPLE_LEN,
         SAMPLE_WEIGHTED => SAMPLE_WEIGHTED_LEN,
-        STACK | EXEC if buf.len() < STACK_LEN.max(EXEC_LEN) => return Err(WireError::Truncated),
+        STACK if buf.len() < STACK_LEN => return Err(WireError::Truncated),
+        EXEC if buf.len() < EXEC_LEN => return Err(WireError::Truncated),
         STACK => STACK_LEN + 8 * usize::from(u16_at(buf, 16)),
         EXEC => EXEC_LEN + (u32_at(buf, 20) as usize).next_multiple_of(8),
         WANTED => WANTED_LEN,
+        CGROUP if buf.len() < CGROUP_LEN => return Err(WireError::Truncated),
+        CGROUP => CGROUP_LEN + (u32_at(buf, 24) as usize).next_multiple_of(8),
         STACK_COPY if buf.len() < STACK_COPY_LEN => return Err(WireError::Truncated),
         STACK_COPY => STACK_COPY_LEN + (u32_at(buf, 52) as usize).next_multiple_of(8),
         ROUND => RECORD_LEN + 8,
-        PERF | PROCESS => RECORD_LEN + (u32_at(buf, 4) as usize).next_multiple_of(8),
+        PERF | PROCESS | CONTAINER => RECORD_LEN + (u32_at(buf, 4) as usize).next_multiple_of(8),
         other => return Err(WireError::UnknownType(other)),
     };
     if buf.len() < len { Err(WireError::Truncated) } else { Ok(len) }
@@ -211,6 +236,38 @@ impl Wanted {
             start: u64_at(record, 24),
             end: u64_at(record, 32),
             tgid: u32_at(record, 40),
+        })
+    }
+}
+
+/// A cgroup of the processes whose execs have a key; there is one for each hierarchy that matters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cgroup {
+    pub container_key: u64,
+    /// Inode numbers of the processes' namespaces.
+    pub mount_ns: u32,
+    pub pid_ns: u32,
+    /// One of the hierarchy's; empty: v2.
+    pub controller: Vec<u8>,
+    /// From the hierarchy's root on; what is very long lacks its beginning.
+    pub path: Vec<u8>,
+}
+
+impl Cgroup {
+    /// Reads a record as it came from a ring; None when it is another one.
+    pub fn read(record: &[u8]) -> Option<Self> {
+        if record.first() != Some(&CGROUP) || record.len() < CGROUP_LEN {
+            return None;
+        }
+        let names = record.get(CGROUP_LEN..CGROUP_LEN + u32_at(record, 24) as usize)?;
+        let names = names.strip_suffix(b"\0").unwrap_or(names);
+        let path: Vec<&[u8]> = names.rsplit(|&b| b == 0).collect();
+        Some(Self {
+            container_key: u64_at(record, 8),
+            mount_ns: u32_at(record, 16),
+            pid_ns: u32_at(record, 20),
+            controller: record[32..CGROUP_LEN].split(|&b| b == 0).next().unwrap_or_default().to_vec(),
+            path: [b"/", &path.join(&b'/')[..]].concat(),
         })
     }
 }
@@ -281,6 +338,12 @@ pub fn push_process(out: &mut Vec<u8>, snapshot: &ProcessSnapshot) {
     push_wrapped(out, PROCESS, 0, &json);
 }
 
+/// Appends what was found out of a container.
+pub fn push_container(out: &mut Vec<u8>, note: &ContainerNote) {
+    let json = serde_json::to_vec(note).expect("a note has no maps");
+    push_wrapped(out, CONTAINER, 0, &json);
+}
+
 /// Appends a round marker.
 pub fn push_round(out: &mut Vec<u8>, ts_ns: u64) {
     out.extend_from_slice(&[ROUND, 0, 0, 0, 0, 0, 0, 0]);
@@ -306,6 +369,7 @@ pub struct ProcessSnapshot {
     pub comm: String,
     pub exe: Option<String>,
     pub cmdline: Option<String>,
+    /// The ID; a [`ContainerNote`] tells its name.
     pub container: Option<String>,
     /// CLOCK_MONOTONIC; negative where the process is older than the boot-time clock's origin.
     pub start_ns: Option<i64>,
@@ -313,6 +377,16 @@ pub struct ProcessSnapshot {
     pub threads: Vec<ThreadSnapshot>,
     /// Executable mappings.  None: only the names were read, after an exec.
     pub maps: Option<Vec<Mapping>>,
+}
+
+/// The name of a container, or which one an exec's key stands for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerNote {
+    /// [`Exec::container_key`]
+    pub key: Option<u64>,
+    /// None: what the key stands for is in no container.
+    pub id: Option<String>,
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -389,10 +463,16 @@ fn stack_copy(b: &[u8]) -> Result<StackCopy<'_>, WireError> {
     })
 }
 
-fn exec(b: &[u8]) -> Result<Record<'_>, WireError> {
-    let arguments = b.get(EXEC_LEN..EXEC_LEN + u32_at(b, 20) as usize).ok_or(WireError::Truncated)?;
-    let (cpu, seq) = (u16_at(b, 2), u32_at(b, 4));
-    Ok(Record::Exec { cpu, seq, ts_ns: u64_at(b, 8), pid: u32_at(b, 16), arguments })
+fn exec(b: &[u8]) -> Result<Exec<'_>, WireError> {
+    Ok(Exec {
+        cpu: u16_at(b, 2),
+        seq: u32_at(b, 4),
+        ts_ns: u64_at(b, 8),
+        pid: u32_at(b, 16),
+        ns_pid: u32_at(b, 32),
+        container_key: u64_at(b, 24),
+        arguments: b.get(EXEC_LEN..EXEC_LEN + u32_at(b, 20) as usize).ok_or(WireError::Truncated)?,
+    })
 }
 
 /// Reads a native-endian integer; the caller has checked the length.
@@ -422,6 +502,20 @@ mod tests {
         let (record, len) = next_record(&buf).unwrap();
         assert_eq!(record, Record::Perf { cpu: 3, bytes: &[1, 2, 3] });
         assert_eq!(next_record(&buf[len..]).unwrap(), (Record::Round { ts_ns: 77 }, 16));
+    }
+
+    #[test]
+    fn cgroups_are_told_from_the_innermost_on() {
+        let mut record = vec![CGROUP, 0, 3, 0, 9, 0, 0, 0];
+        record.extend(77u64.to_ne_bytes());
+        record.extend([5u32, 6, 11, 0].iter().flat_map(|word| word.to_ne_bytes()));
+        record.extend(b"memory\0\0\0\0\0\0\0\0\0\0");
+        record.extend(b"web\0docker\0\0\0\0\0\0");
+        assert_eq!(next_record(&record).unwrap(), (Record::Asked { cpu: 3, seq: 9 }, 64));
+        let cgroup = Cgroup::read(&record).unwrap();
+        assert_eq!((cgroup.container_key, cgroup.mount_ns, cgroup.pid_ns), (77, 5, 6));
+        assert_eq!((&cgroup.controller[..], &cgroup.path[..]), (&b"memory"[..], &b"/docker/web"[..]));
+        assert!((0..record.len() - 5).all(|len| Cgroup::read(&record[..len]).is_none()));
     }
 
     #[test]

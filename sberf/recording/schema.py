@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 FORMAT_NAME = "sberf-recording"
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 1
+FORMAT_MINOR = 2
 
 MODULE_KINDS = ("kernel", "kernel_module", "bpf", "elf", "vdso", "jit", "anon", "unknown")
 
@@ -58,7 +58,8 @@ PROCESSES = Table(
         _column("comm", "VARCHAR", "the kernel's short name, the last one it had"),
         _column("exe", "VARCHAR?", "path of the executable"),
         _column("cmdline", "VARCHAR?", "arguments, quoted as for a shell"),
-        _column("container", "VARCHAR?", "container ID from the cgroup path"),
+        _column("container", "VARCHAR?", "ID of the container it is in, from its cgroup; NULL: in none"),
+        _column("container_name", "VARCHAR?", "what the container's runtime calls it"),
         _column("start_ns", "BIGINT?", "fork or exec; before the recording for older processes"),
         _column("end_ns", "BIGINT?", "exit or the next exec; NULL: alive at the end"),
         _column("exit_code", "INTEGER?", "exit status where known; a signal N is -N"),

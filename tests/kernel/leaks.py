@@ -20,6 +20,8 @@ MAPS = (
     "cpu_states",
     "cpu_scratch",
     "exec_scratch",
+    "cgroup_scratch",
+    "known_container",
     "known_programs",
     "seen_stacks",
     "sberf_ring",

@@ -1,6 +1,6 @@
 //! The drain thread: moves raw records from the rings to the spool.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -17,7 +17,7 @@ use super::sideband::SideBand;
 use crate::error::describe;
 use crate::perf_record::{self, SideBody};
 use crate::spool::SpoolWriter;
-use crate::wire::{self, RawSample, Wanted};
+use crate::wire::{self, Cgroup, Exec, RawSample, Wanted};
 
 /// Rounds are at most this far apart, so a kill loses no more and the live line stays fresh.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
@@ -27,6 +27,11 @@ const NEWS_INTERVAL: Duration = Duration::from_millis(10);
 const BACK_OFF: u32 = 5;
 /// Files and processes that are remembered as known; then the memory begins anew.
 const MAX_KNOWN: usize = 1 << 16;
+/// So many processes are asked what their container is, if its cgroups were not told: the first may be gone
+/// before it is looked at.
+const MAX_QUESTIONS: u8 = 3;
+/// Cgroups that wait for a program that is run in them.
+const MAX_WAITING_CGROUPS: usize = 256;
 /// What is pending reaches the file at least so often.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes taken from a ring before the next one and the spool are looked after.
@@ -113,6 +118,9 @@ struct Inbox {
     processes: PidSet,
     last_tgid: u32,
     wanted: Vec<Wanted>,
+    /// Programs that were run: the keys of their containers, and their processes.
+    execs: Vec<(u64, i32)>,
+    cgroups: Vec<Cgroup>,
 }
 
 impl Inbox {
@@ -126,6 +134,8 @@ impl Inbox {
             processes,
             last_tgid: u32::MAX,
             wanted: Vec::new(),
+            execs: Vec::new(),
+            cgroups: Vec::new(),
         }
     }
 
@@ -133,6 +143,8 @@ impl Inbox {
         let Some(sample) = RawSample::read(record) else {
             self.spool.buffer().extend_from_slice(record);
             self.wanted.extend(Wanted::read(record));
+            self.execs.extend(Exec::read_key(record));
+            self.cgroups.extend(Cgroup::read(record));
             return;
         };
         self.spool.push_sample(&sample);
@@ -235,6 +247,12 @@ impl Drain {
         for wanted in inbox.wanted.drain(..) {
             self.code.want(wanted);
         }
+        // A program's record follows those of its container.
+        for (container_key, pid) in inbox.execs.drain(..) {
+            let is_its = |cgroup: &mut Cgroup| cgroup.container_key == container_key;
+            self.code.ran(container_key, pid, inbox.cgroups.extract_if(.., is_its).collect());
+        }
+        inbox.cgroups.truncate(MAX_WAITING_CGROUPS);
         while let Ok(record) = self.from_keeper.try_recv() {
             inbox.spool.buffer().extend_from_slice(&record);
         }
@@ -288,16 +306,32 @@ pub struct NewCode {
     files: HashSet<u64, ahash::RandomState>,
     /// Processes with code that they generated.
     generating: HashSet<u32>,
+    /// How often each key of a container was asked for.
+    containers: HashMap<u64, u8, ahash::RandomState>,
 }
 
 impl NewCode {
     pub fn new(to_keeper: SyncSender<keeper::Request>) -> Self {
-        Self { to_keeper, files: HashSet::default(), generating: HashSet::new() }
+        let (files, containers) = (HashSet::default(), HashMap::default());
+        Self { to_keeper, files, generating: HashSet::new(), containers }
     }
 
     fn want(&self, wanted: Wanted) {
         // As in `forward`: the stacks say that a table is missing.
         let _ = self.to_keeper.try_send(keeper::Request::MakeTable(wanted));
+    }
+
+    /// Asks what the container of a process is that has run a program.
+    fn ran(&mut self, container_key: u64, pid: i32, cgroups: Vec<Cgroup>) {
+        if self.containers.len() >= MAX_KNOWN {
+            self.containers.clear();
+        }
+        let asked = self.containers.entry(container_key).or_default();
+        if *asked < MAX_QUESTIONS {
+            *asked = if cgroups.is_empty() { *asked + 1 } else { MAX_QUESTIONS };
+            // As in `forward`: what is not told is not known.
+            let _ = self.to_keeper.try_send(keeper::Request::Explain { container_key, pid, cgroups });
+        }
     }
 
     /// Spools a side-band record; does it tell of a file that nobody knew?

@@ -13,13 +13,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::clock::monotonic_ns;
+use super::containers::Notes;
 use super::procfs::{self, BootClock, RawMapping};
 use super::table_maker::{self, Code, TableMaker};
 use super::tables::FileKey;
 use crate::finalize::FileStore;
 use crate::perf_record::without_deleted;
 use crate::symbols;
-use crate::wire::{self, Inode, MappedFile, ProcessSnapshot, Wanted};
+use crate::wire::{self, Cgroup, Inode, MappedFile, ProcessSnapshot, Wanted};
 
 const SCAN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -41,6 +42,12 @@ pub struct Mapped {
 pub enum Request {
     Keep(Mapped),
     MakeTable(Wanted),
+    /// A process ran a program in what may be a container that nobody knew; its cgroups, if they were told.
+    Explain {
+        container_key: u64,
+        pid: i32,
+        cgroups: Vec<Cgroup>,
+    },
 }
 
 /// Which processes to look up at the begin.
@@ -73,6 +80,7 @@ pub struct Keeper {
     clock: BootClock,
     records: SyncSender<Vec<u8>>,
     tables: TableMaker,
+    containers: Notes,
     /// How often each file could not be opened.
     failures: HashMap<FileKey, u32>,
 }
@@ -80,7 +88,8 @@ pub struct Keeper {
 impl Keeper {
     pub fn new(clock: BootClock, records: SyncSender<Vec<u8>>, limit: usize, tables: TableMaker) -> Self {
         let store = KeptFiles { files: HashMap::new(), map_dirs: HashMap::new(), kept: 0, limit };
-        Self { store, by_inode: HashMap::new(), clock, records, tables, failures: HashMap::new() }
+        let (by_inode, failures) = (HashMap::new(), HashMap::new());
+        Self { store, by_inode, clock, records, tables, containers: Notes::new(), failures }
     }
 
     /// Serves events until their sender hangs up; scans once `scan_now` is set, between events.
@@ -104,6 +113,9 @@ impl Keeper {
             match receive(events, waiting) {
                 Ok(Request::Keep(mapped)) => self.handle(mapped),
                 Ok(Request::MakeTable(wanted)) => self.make_table(&wanted),
+                Ok(Request::Explain { container_key, pid, cgroups }) => {
+                    self.explain(container_key, pid, &cgroups);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -112,6 +124,7 @@ impl Keeper {
         for pid in to_scan.unwrap_or_default() {
             self.snapshot(pid);
         }
+        self.containers.finish(&mut |note| send(&self.records, |out| wire::push_container(out, note)));
         self.store
     }
 
@@ -120,9 +133,9 @@ impl Keeper {
         if is_file(&raw_path) {
             self.keep(pid, (start, end), &raw_path, &file);
         } else if is_generated(&raw_path) {
-            let Ok(snapshot) = procfs::identity(pid, monotonic_ns(), self.clock) else { return };
+            let Ok(snapshot) = self.identity(pid) else { return };
             self.keep_map_dir(&snapshot);
-            self.send(|out| wire::push_process(out, &snapshot));
+            send(&self.records, |out| wire::push_process(out, &snapshot));
         }
     }
 
@@ -149,7 +162,7 @@ impl Keeper {
     /// Reads a whole process and hands it to the drain thread.
     fn snapshot(&mut self, pid: i32) {
         // A process that has gone meanwhile is none of our business: the side-band tells the rest.
-        let Ok(mut snapshot) = procfs::identity(pid, monotonic_ns(), self.clock) else { return };
+        let Ok(mut snapshot) = self.identity(pid) else { return };
         if !snapshot.kernel_thread {
             let mut generated = false;
             let maps = procfs::mappings(pid, |raw| {
@@ -162,14 +175,19 @@ impl Keeper {
                 self.keep_map_dir(&snapshot);
             }
         }
-        self.send(|out| wire::push_process(out, &snapshot));
+        send(&self.records, |out| wire::push_process(out, &snapshot));
     }
 
-    fn send(&self, push: impl FnOnce(&mut Vec<u8>)) {
-        let mut record = Vec::new();
-        push(&mut record);
-        // The drain thread outlives us but for a full disk, and then nobody wants the record.
-        let _ = self.records.send(record);
+    fn identity(&mut self, pid: i32) -> std::io::Result<ProcessSnapshot> {
+        let mut snapshot = procfs::identity(pid, monotonic_ns(), self.clock)?;
+        let mut tell = |note: &_| send(&self.records, |out| wire::push_container(out, note));
+        snapshot.container = self.containers.container_of(pid, &mut tell)?;
+        Ok(snapshot)
+    }
+
+    fn explain(&mut self, container_key: u64, pid: i32, cgroups: &[Cgroup]) {
+        let mut tell = |note: &_| send(&self.records, |out| wire::push_container(out, note));
+        self.containers.explain(container_key, pid, cgroups, &mut tell);
     }
 
     fn keep_map_dir(&mut self, process: &ProcessSnapshot) {
@@ -252,6 +270,13 @@ impl Scan {
             Scan::Pids(pids) => pids.clone(),
         }
     }
+}
+
+fn send(records: &SyncSender<Vec<u8>>, push: impl FnOnce(&mut Vec<u8>)) {
+    let mut record = Vec::new();
+    push(&mut record);
+    // The drain thread outlives us but for a full disk, and then nobody wants the record.
+    let _ = records.send(record);
 }
 
 fn receive(events: &Receiver<Request>, waiting: Duration) -> Result<Request, RecvTimeoutError> {

@@ -2,6 +2,7 @@
 
 mod clock;
 mod command;
+mod containers;
 mod drain;
 mod keeper;
 mod memory;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
+pub use containers::{Running, running as running_containers};
 pub use options::Options;
 pub use perf::event_opens;
 

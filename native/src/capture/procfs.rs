@@ -50,7 +50,7 @@ pub fn tids(pid: i32) -> io::Result<Vec<i32>> {
     numeric_entries(&format!("/proc/{pid}/task"))
 }
 
-/// Names, owner and threads, without mappings.  Fails when the process has gone.
+/// Names, owner and threads, without mappings and container.  Fails when the process has gone.
 pub fn identity(pid: i32, ts_ns: u64, clock: BootClock) -> io::Result<ProcessSnapshot> {
     let stat = fs::read(format!("/proc/{pid}/stat"))?;
     let fields = Stat::parse(&stat).ok_or(io::ErrorKind::InvalidData)?;
@@ -77,7 +77,7 @@ pub fn identity(pid: i32, ts_ns: u64, clock: BootClock) -> io::Result<ProcessSna
             .ok()
             .map(|path| decode(without_deleted(path.as_os_str().as_bytes())).into_owned()),
         cmdline: fs::read(format!("/proc/{pid}/cmdline")).ok().and_then(|bytes| arguments::quote(&bytes)),
-        container: fs::read(format!("/proc/{pid}/cgroup")).ok().and_then(|text| container_id(&text)),
+        container: None,
         start_ns: Some(clock.start_ns(fields.start_ticks)),
         kernel_thread: fields.flags & PF_KTHREAD != 0,
         threads,
@@ -163,13 +163,6 @@ fn status_field(status: &[u8], name: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&line[name.len()..]).trim().to_string())
 }
 
-/// The ID in `0::/system.slice/docker-<64 hex digits>.scope` and its like.
-fn container_id(cgroup: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(cgroup);
-    let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    text.split(|c: char| !c.is_ascii_alphanumeric()).find(is_id).map(str::to_string)
-}
-
 fn numeric_entries(directory: &str) -> io::Result<Vec<i32>> {
     let names = fs::read_dir(directory)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(names.collect())
@@ -211,12 +204,5 @@ mod tests {
         let maps = mappings(pid, name).unwrap();
         let here = this_process_has_code as *const () as u64;
         assert!(maps.iter().any(|map| (map.start..map.end).contains(&here)));
-    }
-
-    #[test]
-    fn container_ids() {
-        let id = "0123456789abcdef".repeat(4);
-        assert_eq!(container_id(format!("0::/x/docker-{id}.scope\n").as_bytes()), Some(id));
-        assert_eq!(container_id(b"0::/user.slice\n"), None);
     }
 }

@@ -7,7 +7,7 @@ use crate::spool::{Footer, Header};
 
 const FORMAT: &str = "sberf-recording";
 const MAJOR: u32 = 1;
-const MINOR: u32 = 1;
+const MINOR: u32 = 2;
 
 /// What the finaliser itself has to tell.
 pub struct Outcome<'a> {

@@ -37,7 +37,7 @@ use serde_json::Value;
 use self::kernel::Kernel;
 use self::processes::{Processes, Thread};
 use self::replay::{Replayed, replay};
-use self::survey::{Survey, survey};
+use self::survey::{Containers, Survey, survey};
 pub use self::symbolize::symbolize;
 use self::work_dir::WorkDir;
 use crate::error::{Error, Kind, Result, describe};
@@ -127,7 +127,8 @@ fn write_recording(
     if let Some(command) = footer.and_then(|footer| footer.command.as_ref()) {
         note_exit_code(&mut replayed.processes, header, command.exit_code);
     }
-    let (processes, threads) = write_lives(&tables, &replayed.processes, header.targets.is_some())?;
+    let (processes, threads) =
+        write_lives(&tables, &replayed.processes, &survey.containers, header.targets.is_some())?;
     let outcome = meta::Outcome {
         recovered: recovered || footer.is_none(),
         counts: &survey.counts,
@@ -173,7 +174,12 @@ fn replay_into(
 }
 
 /// Writes `processes` and `threads`; of a capture of chosen targets only those that matter.
-fn write_lives(tables: &Path, processes: &Processes, targeted: bool) -> Result<(u64, u64)> {
+fn write_lives(
+    tables: &Path,
+    processes: &Processes,
+    containers: &Containers,
+    targeted: bool,
+) -> Result<(u64, u64)> {
     let kept = kept_processes(processes, targeted);
     let mut keys = vec![None; processes.rows.len()];
     for (key, &row) in kept.iter().enumerate() {
@@ -186,7 +192,7 @@ fn write_lives(tables: &Path, processes: &Processes, targeted: bool) -> Result<(
     let mut threads: Vec<&Thread> = processes.threads.iter().filter(|thread| thread.key.is_some()).collect();
     threads.sort_unstable_by_key(|thread| thread.key);
     threads.extend(processes.threads.iter().filter(|thread| thread.key.is_none() && is_kept(thread)));
-    let process_rows = tables::write_processes(tables, &processes.rows, &kept, &keys)?;
+    let process_rows = tables::write_processes(tables, &processes.rows, &kept, &keys, containers)?;
     Ok((process_rows, tables::write_threads(tables, &threads, &keys)?))
 }
 

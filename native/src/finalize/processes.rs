@@ -58,6 +58,15 @@ impl Process {
     }
 }
 
+/// What the kernel told of a program as it was started.
+pub struct Program<'a> {
+    /// The process's ID in its own PID namespace.
+    pub ns_pid: Option<i32>,
+    /// The ID of its container, or that it is in none; None: that was not found out.
+    pub container: Option<Option<&'a Arc<str>>>,
+    pub cmdline: Option<&'a str>,
+}
+
 /// Which process row's perf map names the generated code of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PerfMapOf {
@@ -259,10 +268,15 @@ impl Processes {
         }
     }
 
-    /// The arguments that a process had at a time.
-    pub fn cmdline(&mut self, ts_ns: i64, pid: i32, cmdline: &str) {
-        if let Some(row) = self.by_pid.get(&pid).and_then(|&row| self.predecessor_at(row, ts_ns)) {
-            self.rows[row as usize].cmdline = Some(Arc::from(cmdline));
+    /// What a process ran at a time.
+    pub fn runs(&mut self, ts_ns: i64, pid: i32, program: &Program<'_>) {
+        let row = self.by_pid.get(&pid).and_then(|&row| self.predecessor_at(row, ts_ns));
+        let Some(row) = row else { return };
+        let process = &mut self.rows[row as usize];
+        process.ns_pid = program.ns_pid.or(process.ns_pid);
+        process.cmdline = program.cmdline.map(Arc::from).or(process.cmdline.take());
+        if let Some(container) = program.container {
+            process.container = container.cloned();
         }
     }
 

@@ -13,9 +13,9 @@ use super::jitdumps::Jitdumps;
 use super::kernel::Kernel;
 use super::mapped::{MappedCode, Place};
 use super::order::TimeOrder;
-use super::processes::{PerfMapOf, Processes};
+use super::processes::{PerfMapOf, Processes, Program};
 use super::stacks::{Resolve, StackRows, Stacks};
-use super::survey::{self, Survey};
+use super::survey::{self, Containers, Survey};
 use super::tables::{Rows, SAMPLES_IN_GROUP, SampleRows};
 use crate::arguments;
 use crate::error::Result;
@@ -23,7 +23,7 @@ use crate::perf_record::{self, SideBody};
 use crate::spool::{Header, SpoolReader};
 use crate::symbols;
 use crate::unwind::Table;
-use crate::wire::{ProcessSnapshot, Record, Sample, StackCopy};
+use crate::wire::{self, ProcessSnapshot, Record, Sample, StackCopy};
 
 const STACKS_IN_BATCH: usize = 1 << 15;
 const NO_MAPPING: &str = "none: the address lies in no known mapping";
@@ -33,7 +33,14 @@ enum Event {
     Sample(Sample),
     Perf(Box<[u8]>),
     Process(Box<ProcessSnapshot>),
-    Cmdline { pid: i32, cmdline: Box<str> },
+    Exec(Exec),
+}
+
+struct Exec {
+    pid: i32,
+    ns_pid: i32,
+    container_key: u64,
+    cmdline: Option<Box<str>>,
 }
 
 /// What the replay leaves.
@@ -62,6 +69,7 @@ pub fn replay(
     let mut replay = Replay {
         world: World {
             files: &survey.files,
+            containers: &survey.containers,
             processes: Processes::new(header.targets.as_deref().unwrap_or_default(), &survey.files),
             code: Code::default(),
             kernel,
@@ -94,13 +102,16 @@ fn event_of(record: Record<'_>) -> Option<(u64, Event, usize)> {
             let snapshot: ProcessSnapshot = serde_json::from_slice(json).ok()?;
             (snapshot.ts_ns, Event::Process(Box::new(snapshot)), json.len())
         }
-        Record::Exec { ts_ns, pid, arguments, .. } => {
-            let cmdline = arguments::quote(arguments)?.into_boxed_str();
-            (ts_ns, Event::Cmdline { pid: pid as i32, cmdline }, arguments.len())
+        Record::Exec(wire::Exec { ts_ns, pid, ns_pid, container_key, arguments, .. }) => {
+            let cmdline = arguments::quote(arguments).map(String::into_boxed_str);
+            let exec = Exec { pid: pid as i32, ns_pid: ns_pid as i32, container_key, cmdline };
+            (ts_ns, Event::Exec(exec), arguments.len())
         }
-        Record::Stack(_) | Record::StackCopy(_) | Record::Wanted { .. } | Record::Round { .. } => {
-            return None;
-        }
+        Record::Stack(_)
+        | Record::StackCopy(_)
+        | Record::Container(_)
+        | Record::Asked { .. }
+        | Record::Round { .. } => return None,
     };
     // Times are signed in the tables.
     i64::try_from(ts_ns).is_ok().then_some((ts_ns, event, bytes))
@@ -138,7 +149,7 @@ impl Replay<'_> {
             Event::Sample(sample) => self.sample(&sample),
             Event::Perf(bytes) => self.side_band(&bytes),
             Event::Process(snapshot) => self.world.snapshot(&snapshot),
-            Event::Cmdline { pid, cmdline } => self.world.processes.cmdline(ts_ns as i64, pid, &cmdline),
+            Event::Exec(exec) => self.world.exec(ts_ns, &exec),
         }
     }
 
@@ -182,6 +193,7 @@ impl Replay<'_> {
 /// Everything that gives addresses their meaning.
 struct World<'a> {
     files: &'a Files,
+    containers: &'a Containers,
     processes: Processes,
     code: Code,
     kernel: Kernel,
@@ -199,6 +211,15 @@ impl World<'_> {
         };
         let maps: Vec<Map> = snapshot.maps.iter().flatten().filter_map(known).collect();
         self.processes.snapshot(snapshot, &maps);
+    }
+
+    fn exec(&mut self, ts_ns: u64, exec: &Exec) {
+        let program = Program {
+            ns_pid: (exec.ns_pid > 0).then_some(exec.ns_pid),
+            container: self.containers.of(exec.container_key),
+            cmdline: exec.cmdline.as_deref(),
+        };
+        self.processes.runs(ts_ns as i64, exec.pid, &program);
     }
 }
 

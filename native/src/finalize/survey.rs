@@ -7,19 +7,21 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::address_space::{Files, Map};
 use super::bodies::Bodies;
 use crate::error::{Error, Kind, Result, describe};
 use crate::perf_record::{self, SideBody};
 use crate::spool::SpoolReader;
-use crate::wire::{self, Mapping, ProcessSnapshot, Record};
+use crate::wire::{self, ContainerNote, Mapping, ProcessSnapshot, Record};
 
 type FastMap<K, V> = HashMap<K, V, ahash::RandomState>;
 
 /// A process that has mapped more files than this before its snapshot is not watched any further.
 const MAX_EARLY_MAPS: usize = 1 << 12;
 const MAX_GENERATED: usize = 1 << 20;
+const MAX_CONTAINERS: usize = 1 << 16;
 
 /// What the first pass found.
 #[derive(Default)]
@@ -30,6 +32,7 @@ pub struct Survey {
     /// Processes that were there when the capture began.
     pub initial: Vec<InitialProcess>,
     pub generated: Vec<Generated>,
+    pub containers: Containers,
     pub counts: Counts,
 }
 
@@ -47,6 +50,38 @@ pub struct Generated {
     pub len: u32,
     pub name: Vec<u8>,
     pub gone: bool,
+}
+
+/// What the capture found out of containers.
+#[derive(Default)]
+pub struct Containers {
+    /// IDs by the keys of execs; None: in no container.
+    ids: FastMap<u64, Option<Arc<str>>>,
+    names: FastMap<Arc<str>, Arc<str>>,
+}
+
+impl Containers {
+    /// The container that a key stands for; None where that was not found out.
+    pub fn of(&self, key: u64) -> Option<Option<&Arc<str>>> {
+        self.ids.get(&key).map(Option::as_ref)
+    }
+
+    pub fn name(&self, id: &str) -> Option<&str> {
+        self.names.get(id).map(|name| &**name)
+    }
+
+    fn note(&mut self, note: ContainerNote) {
+        if self.ids.len().max(self.names.len()) >= MAX_CONTAINERS {
+            return;
+        }
+        let id: Option<Arc<str>> = note.id.map(Arc::from);
+        if let Some(key) = note.key {
+            self.ids.insert(key, id.clone());
+        }
+        if let (Some(id), Some(name)) = (id, note.name) {
+            self.names.insert(id, Arc::from(name));
+        }
+    }
 }
 
 /// Losses and limits.
@@ -173,7 +208,12 @@ pub fn survey(spool: &Path) -> Result<Survey> {
             Ok(snapshot) => lives.snapshot(snapshot, &mut survey.files),
             Err(_) => survey.counts.malformed += 1,
         },
-        Record::Exec { cpu, seq, .. } | Record::Wanted { cpu, seq } => survey.counts.number(cpu, seq),
+        Record::Container(json) => match serde_json::from_slice(json) {
+            Ok(note) => survey.containers.note(note),
+            Err(_) => survey.counts.malformed += 1,
+        },
+        Record::Exec(exec) => survey.counts.number(exec.cpu, exec.seq),
+        Record::Asked { cpu, seq } => survey.counts.number(cpu, seq),
         Record::Round { .. } => {}
     });
     survey.counts.malformed += malformed;

@@ -22,6 +22,7 @@ use parquet::schema::types::ColumnPath;
 use super::code::{Code, InlinedCall, NO_NAME, Names};
 use super::processes::{Process, Thread};
 use super::stacks::{StackRows, end_name};
+use super::survey::Containers;
 use crate::error::{Error, Kind, Result, describe};
 use crate::wire::STACK_ENDS;
 
@@ -224,7 +225,13 @@ fn stack_columns(rows: &StackRows) -> Vec<ArrayRef> {
 }
 
 /// Writes `processes`: the rows of `kept`, in that order; `keys` gives the key of each.
-pub fn write_processes(dir: &Path, rows: &[Process], kept: &[u32], keys: &[Option<u32>]) -> Result<u64> {
+pub fn write_processes(
+    dir: &Path,
+    rows: &[Process],
+    kept: &[u32],
+    keys: &[Option<u32>],
+    containers: &Containers,
+) -> Result<u64> {
     let text = || DataType::Utf8;
     let fields = vec![
         field("process_id", DataType::UInt32),
@@ -237,6 +244,7 @@ pub fn write_processes(dir: &Path, rows: &[Process], kept: &[u32], keys: &[Optio
         nullable("exe", text()),
         nullable("cmdline", text()),
         nullable("container", text()),
+        nullable("container_name", text()),
         nullable("start_ns", DataType::Int64),
         nullable("end_ns", DataType::Int64),
         nullable("exit_code", DataType::Int32),
@@ -255,6 +263,7 @@ pub fn write_processes(dir: &Path, rows: &[Process], kept: &[u32], keys: &[Optio
         Arc::new(StringArray::from_iter(all().map(|p| p.exe.as_deref()))),
         Arc::new(StringArray::from_iter(all().map(|p| p.cmdline.as_deref()))),
         Arc::new(StringArray::from_iter(all().map(|p| p.container.as_deref()))),
+        Arc::new(StringArray::from_iter(all().map(|p| containers.name(p.container.as_deref()?)))),
         Arc::new(Int64Array::from_iter(all().map(|p| p.start_ns))),
         Arc::new(Int64Array::from_iter(all().map(|p| p.end_ns))),
         Arc::new(Int32Array::from_iter(all().map(|p| p.exit_code))),

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::finalize::{FileStore, NoFiles, finalize};
 use crate::spool::{self, Clock, Footer, Header, Source, SpoolWriter};
 use crate::symbols;
-use crate::wire::{self, MappedFile, Mapping, ProcessSnapshot, RawSample, ThreadSnapshot};
+use crate::wire::{self, ContainerNote, MappedFile, Mapping, ProcessSnapshot, RawSample, ThreadSnapshot};
 
 /// Times in the tests are milliseconds after this.
 pub const BEGIN_NS: u64 = 1_000_000_000_000;
@@ -199,13 +199,25 @@ impl Spool {
 
     /// The arguments each end with a NUL.
     pub fn arguments(&mut self, ms: u64, pid: u32, arguments: &str) {
+        self.program(ms, (pid, pid), 0, arguments);
+    }
+
+    /// The arguments of a process with an ID outside and inside, whose container has a key.
+    pub fn program(&mut self, ms: u64, (pid, ns_pid): (u32, u32), container_key: u64, arguments: &str) {
         let out = self.writer.buffer();
         out.extend_from_slice(&[4, 0, 0, 0, 0, 0, 0, 0]);
         out.extend_from_slice(&at(ms).to_ne_bytes());
         out.extend_from_slice(&pid.to_ne_bytes());
         out.extend_from_slice(&(arguments.len() as u32).to_ne_bytes());
+        out.extend_from_slice(&container_key.to_ne_bytes());
+        out.extend_from_slice(&u64::from(ns_pid).to_ne_bytes());
         out.extend_from_slice(arguments.as_bytes());
         out.resize(out.len().next_multiple_of(8), 0);
+    }
+
+    pub fn container(&mut self, key: Option<u64>, id: Option<&str>, name: Option<&str>) {
+        let (id, name) = (id.map(str::to_string), name.map(str::to_string));
+        wire::push_container(self.writer.buffer(), &ContainerNote { key, id, name });
     }
 
     pub fn round(&mut self, ms: u64) {

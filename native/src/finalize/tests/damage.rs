@@ -15,7 +15,7 @@ fn push_nonsense(spool: &mut Spool, random: &mut Random) {
         0 => u64::MAX / 2_000_000,
         _ => random.below(3000),
     };
-    match random.below(11) {
+    match random.below(12) {
         0 => spool.fork(ms, pid, other),
         1 => spool.thread(ms, pid, other),
         2 => spool.exit(ms, pid, other),
@@ -44,7 +44,13 @@ fn push_nonsense(spool: &mut Spool, random: &mut Random) {
             spool.stack(random.odd(), random.below(3) as u8, random.odd() as u8, &addresses[..len]);
         }
         8 => spool.round(random.below(3000)),
-        9 => spool.arguments(ms, pid, "cmdline\0"),
+        9 => spool.program(ms, (pid, random.odd() as u32), random.below(4), "cmdline\0"),
+        10 => {
+            let names = [None, Some("a"), Some("b")];
+            let mut name = || names[random.below(3) as usize];
+            let (id, called) = (name(), name());
+            spool.container((random.below(2) == 0).then(|| random.below(4)), id, called);
+        }
         _ => {
             let sample = RawSample {
                 source: random.below(3) as u8,

@@ -204,7 +204,8 @@ fn a_spool_of_another_version_is_refused() {
     spool.header.version = 99;
     let error = spool.try_finalize(&NoFiles).unwrap_err();
     assert_eq!(error.kind, crate::error::Kind::Recording);
-    assert!(error.message.contains("version 99; this sberf reads version 2"), "{}", error.message);
+    let versions = format!("version 99; this sberf reads version {}", crate::spool::VERSION);
+    assert!(error.message.contains(&versions), "{}", error.message);
     std::fs::remove_file(spool.path().join("header.json")).unwrap();
     let missing = crate::finalize::finalize(&spool.path(), &spool.output(), &NoFiles).unwrap_err();
     assert!(missing.message.contains("no header.json"), "{}", missing.message);

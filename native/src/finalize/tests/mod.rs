@@ -2,6 +2,7 @@
 
 mod benchmark;
 mod builder;
+mod containers;
 mod damage;
 mod jitdumps;
 mod lives;
