@@ -153,7 +153,7 @@ def _symbols(facts: HostFacts) -> Finding:
 def _cgroup(facts: HostFacts) -> Finding:
     if facts.cgroups:
         return Finding("kernel", "cgroups", State.OK, facts.cgroups)
-    cost = "--cgroup cannot be used"
+    cost = "--cgroup and --container cannot be used"
     enable = "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup"
     return Finding("kernel", "cgroups", State.MISSING, "not mounted", cost, enable)
 

@@ -74,7 +74,7 @@ class Options:
         """The text that ``sberf._native.Capture`` takes.
 
         Raises:
-            TargetError: The target's cgroup does not exist.
+            TargetError: A cgroup of the target does not exist any more.
         """
         return json.dumps(
             {

@@ -142,7 +142,7 @@ class Session:
         started = time.monotonic()
         duration_ns = self.options.duration_ns
         duration_s = float("inf") if duration_ns is None else duration_ns / 1e9
-        with Watch(self._watched_pids(), self._watched_tids()) as watch:
+        with Watch(self._watched_pids(), self._watched_tids(), self._watched_cgroups()) as watch:
             while not self._stopped and self._capture.failure() is None:
                 elapsed = time.monotonic() - started
                 if on_tick is not None:
@@ -222,6 +222,11 @@ class Session:
     def _watched_tids(self) -> tuple[int, ...]:
         return self.options.target.tids
 
+    def _watched_cgroups(self) -> tuple[Path, ...]:
+        """A container's end is that of its last process; a cgroup may wait for its first one."""
+        target = self.options.target
+        return target.cgroups if target.kind == "container" else ()
+
     def _reap(self, pid: int) -> None:
         _, status = os.waitpid(pid, 0)
         self.exit_code = os.waitstatus_to_exitcode(status)
@@ -265,6 +270,7 @@ def session(
     command: Sequence[str] = (),
     cpus: Sequence[int] = (),
     cgroup: str | None = None,
+    container: str | Sequence[str] = (),
     freq: int = DEFAULT_FREQUENCY_HZ,
     events: str = "cpu-clock",
     duration: float | None = None,
@@ -280,6 +286,7 @@ def session(
         command: A program and its arguments, which is started.
         cpus: CPU numbers.
         cgroup: Directory of a cgroup.
+        container: Names, IDs or beginnings of IDs of running containers.
         freq: Samples a second, Hz.
         events: Names as for ``sberf record -e``.
         duration: Seconds after which :func:`record` ends.
@@ -293,12 +300,14 @@ def session(
     """
     pids = (pid,) if isinstance(pid, int) else tuple(pid)
     tids = (tid,) if isinstance(tid, int) else tuple(tid)
+    containers = (container,) if isinstance(container, str) else tuple(container)
     target = make_target(
-        everything=not (pids or tids or command or cpus or cgroup),
+        everything=not (pids or tids or command or cpus or cgroup or containers),
         pids=pids,
         tids=tids,
         cpus=tuple(cpus),
         cgroup=cgroup,
+        containers=containers,
         argv=tuple(command),
         inherit=inherit,
     )
@@ -316,7 +325,7 @@ def session(
 
 
 def record(**arguments: Any) -> Recording:
-    """Record until ``duration``, the end of the command or of the processes; return the recording.
+    """Record until ``duration``, or the end of the command, processes or containers; return the recording.
 
     Takes the arguments of :func:`session`.
 
@@ -325,9 +334,10 @@ def record(**arguments: Any) -> Recording:
     Raises:
         UsageError: Nothing would ever end the recording; else as :func:`session`.
     """
-    ends = ("duration", "command", "pid", "tid")
+    ends = ("duration", "command", "pid", "tid", "container")
     if not any(arguments.get(name) for name in ends):
-        raise UsageError("nothing would end the recording", "give a duration, a command or a process")
+        hint = "give a duration, a command, a process or a container"
+        raise UsageError("nothing would end the recording", hint)
     capture = session(**arguments)
     capture.run()
     return capture.recording

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sberf.capture.containers import Container, find_containers
 from sberf.errors import TargetError, UnsupportedError, UsageError
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
@@ -17,10 +18,11 @@ class Target:
     """What to record; the fields of ``native/src/capture/options.rs``.
 
     Args:
-        kind: ``all``, ``pids``, ``tids``, ``command`` or ``cgroup``.
+        kind: ``all``, ``pids``, ``tids``, ``command``, ``cgroup`` or ``container``.
         pids, tids: Host process and thread IDs.
         cpus: CPU numbers, or None for all that are online.
-        cgroup: Directory of the cgroup, or None.
+        cgroups: Directories of cgroups: one that was named, or those of the containers.
+        containers: Containers that were named.
         argv: A command that runs while the capture does, or None.
         inherit: Follow new child processes of ``pids`` and of the command.
     """
@@ -29,7 +31,8 @@ class Target:
     pids: tuple[int, ...] = ()
     tids: tuple[int, ...] = ()
     cpus: tuple[int, ...] | None = None
-    cgroup: Path | None = None
+    cgroups: tuple[Path, ...] = ()
+    containers: tuple[Container, ...] = ()
     argv: tuple[str, ...] | None = None
     inherit: bool = True
 
@@ -37,7 +40,7 @@ class Target:
         """Plain values for the native module.
 
         Raises:
-            TargetError: The cgroup does not exist.
+            TargetError: A cgroup does not exist any more.
             UnsupportedError: It lies in a hierarchy that the kernel cannot tell tasks by.
         """
         return {
@@ -45,7 +48,7 @@ class Target:
             "pids": self.pids,
             "tids": self.tids,
             "cpus": self.cpus,
-            "cgroup": None if self.cgroup is None else _cgroup_identity(self.cgroup),
+            "cgroups": [_cgroup_identity(directory) for directory in self.cgroups],
             "argv": None if self.argv is None else [list(os.fsencode(word)) for word in self.argv],
             "inherit": self.inherit,
             "description": self._description(),
@@ -58,8 +61,12 @@ class Target:
                 description[key] = list(getattr(self, key))
         if self.argv:
             description["argv"] = escape_bytes(self.argv)
-        if self.cgroup is not None:
-            description["cgroup"] = str(self.cgroup)
+        paths = escape_bytes(tuple(map(os.fspath, self.cgroups)))
+        if self.kind == "cgroup":
+            description["cgroup"] = paths[0]
+        if self.containers:
+            named = [{"id": container.id, "name": container.name} for container in self.containers]
+            description |= {"containers": named, "cgroups": paths}
         if self.kind in ("pids", "command"):
             description["inherit"] = self.inherit
         return description
@@ -72,6 +79,7 @@ def make_target(
     tids: tuple[int, ...] = (),
     cpus: tuple[int, ...] = (),
     cgroup: str | None = None,
+    containers: tuple[str, ...] = (),
     argv: tuple[str, ...] = (),
     inherit: bool = True,
 ) -> Target:
@@ -79,18 +87,19 @@ def make_target(
 
     Raises:
         UsageError: Nothing was chosen, or things that exclude one another.
-        TargetError: A process, thread, CPU or cgroup does not exist.
+        TargetError: A process, thread, CPU, cgroup or container does not exist, or which container is
+            meant is not certain.
     """
-    chosen = [name for name, given in _chosen(everything, pids, tids, cgroup).items() if given]
+    choices = _chosen(everything, pids, tids, cgroup, containers)
+    chosen = [name for name, given in choices.items() if given]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} exclude one another")
     if not chosen and not argv and not cpus:
         raise UsageError(
-            "nothing to record", "give -a, -p PID, --tid TID, -C CPUS, --cgroup PATH or -- COMMAND"
+            "nothing to record",
+            "give -a, -p PID, --tid TID, -C CPUS, --cgroup PATH, --container NAME or -- COMMAND",
         )
-    kind = (
-        {"-p": "pids", "--tid": "tids", "--cgroup": "cgroup"}.get(chosen[0], "all") if chosen else "command"
-    )
+    kind = _KINDS[chosen[0]] if chosen else "command"
     if kind == "command" and cpus:
         kind = "all"  # as perf: the command's run is when, the CPUs are where
     if cpus and kind in ("pids", "tids"):
@@ -102,8 +111,11 @@ def make_target(
     for tid in tids:
         _check_tid(tid)
     _check_cpus(cpus)
-    directory = None if cgroup is None else find_cgroup(cgroup)
-    return Target(kind, pids, tids, cpus or None, directory, argv or None, inherit)
+    found = find_containers(containers) if containers else ()
+    directories = tuple(path for container in found for path in container.cgroups)
+    if cgroup is not None:
+        directories = (find_cgroup(cgroup),)
+    return Target(kind, pids, tids, cpus or None, directories, found, argv or None, inherit)
 
 
 def escape_bytes(words: tuple[str, ...]) -> list[str]:
@@ -111,10 +123,18 @@ def escape_bytes(words: tuple[str, ...]) -> list[str]:
     return [os.fsencode(word).decode("utf-8", "backslashreplace") for word in words]
 
 
+_KINDS = {"-a": "all", "-p": "pids", "--tid": "tids", "--cgroup": "cgroup", "--container": "container"}
+
+
 def _chosen(
-    everything: bool, pids: tuple[int, ...], tids: tuple[int, ...], cgroup: str | None
+    everything: bool,
+    pids: tuple[int, ...],
+    tids: tuple[int, ...],
+    cgroup: str | None,
+    containers: tuple[str, ...],
 ) -> dict[str, bool]:
-    return {"-a": everything, "-p": bool(pids), "--tid": bool(tids), "--cgroup": cgroup is not None}
+    given = (everything, bool(pids), bool(tids), cgroup is not None, bool(containers))
+    return dict(zip(_KINDS, given, strict=True))
 
 
 def _check_pid(pid: int) -> None:

@@ -22,6 +22,7 @@ _EPILOG = """\
 examples:
   sudo sberf record -a -d 10              all processes, 10 seconds
   sudo sberf record -p 812,913 -F 999     two processes until Ctrl-C, 999 samples a second
+  sudo sberf record --container web       a container, by its name or ID, until it ends
   sudo sberf record -- make -j4           a command and its children
   sudo sberf record -e page-faults -c 1 -p 812
 
@@ -98,6 +99,14 @@ def _add_targets(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--tid", metavar="TID,...", type=_ids, action="extend", default=[], help="threads")
     group.add_argument("-C", "--cpu", metavar="CPUS", help="all processes on these CPUs, such as 0-3,7")
     group.add_argument("--cgroup", metavar="PATH", help="the processes in a cgroup and below it")
+    group.add_argument(
+        "--container",
+        metavar="NAME,...",
+        type=_words,
+        action="extend",
+        default=[],
+        help="containers: a name, an ID, or at least 4 digits that an ID begins with",
+    )
     group.add_argument("--no-inherit", action="store_true", help="leave out new child processes")
 
 
@@ -150,6 +159,7 @@ def _target(args: argparse.Namespace) -> Target:
         tids=tuple(dict.fromkeys(args.tid)),
         cpus=tuple(parse_cpus(args.cpu)) if args.cpu else (),
         cgroup=args.cgroup,
+        containers=tuple(dict.fromkeys(args.container)),
         argv=tuple(argv),
         inherit=not args.no_inherit,
     )
@@ -246,6 +256,13 @@ def _ids(text: str) -> list[int]:
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"'{text}' is no list of IDs, such as 812,913")
     return [int(part) for part in parts]
+
+
+def _words(text: str) -> list[str]:
+    words = [word for word in text.split(",") if word]
+    if not words:
+        raise argparse.ArgumentTypeError("a name is missing")
+    return words
 
 
 def _duration(text: str) -> int:

@@ -19,6 +19,7 @@ MAPS = (
     "rings",
     "cpu_states",
     "cpu_scratch",
+    "chosen_cgroups",
     "exec_scratch",
     "cgroup_scratch",
     "known_container",

@@ -28,6 +28,8 @@ def test_nothing_chosen() -> None:
 def test_choices_that_exclude_one_another() -> None:
     with pytest.raises(UsageError, match="-a and -p exclude"):
         make_target(everything=True, pids=(os.getpid(),))
+    with pytest.raises(UsageError, match="--cgroup and --container exclude"):
+        make_target(cgroup="/", containers=("web",))
     with pytest.raises(UsageError, match="-C and -p"):
         make_target(cpus=(0,), pids=(os.getpid(),))
 
@@ -47,6 +49,8 @@ def test_what_does_not_exist() -> None:
         make_target(cpus=(60000,))
     with pytest.raises(TargetError, match="no cgroup"):
         make_target(cgroup="no/such/group")
+    with pytest.raises(TargetError, match="no container 'no such container'"):
+        make_target(containers=("no such container",))
 
 
 def test_a_thread_is_no_process() -> None:

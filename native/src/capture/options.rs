@@ -34,7 +34,8 @@ pub struct Target {
     pub tids: Vec<i32>,
     /// None: every online CPU.
     pub cpus: Option<Vec<u16>>,
-    pub cgroup: Option<Cgroup>,
+    /// Empty: tasks are wanted wherever they are.
+    pub cgroups: Vec<Cgroup>,
     /// Runs while the capture does; it is also the target when `kind` is `command`.
     /// Words are bytes: the kernel knows no encoding.
     pub argv: Option<Vec<Vec<u8>>>,
@@ -51,6 +52,7 @@ pub enum TargetKind {
     Tids,
     Command,
     Cgroup,
+    Container,
 }
 
 #[derive(Debug, Clone, Deserialize)]

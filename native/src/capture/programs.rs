@@ -1,5 +1,6 @@
 //! Loads the BPF programs and makes their maps.
 
+use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -18,6 +19,9 @@ mod skeleton {
 /// A ring is shared by so many CPUs at most, unless that makes it too small.
 const CPUS_PER_RING: usize = 8;
 const MIN_RING_BYTES: u64 = 1 << 20;
+/// As in bpf/cgroup.bpf.h.
+const MAX_HIERARCHIES: usize = 4;
+const MAX_CHOSEN_CGROUPS: usize = 256;
 
 /// The loaded programs.  The kernel frees them when this value and the perf events are dropped.
 pub struct Programs {
@@ -48,10 +52,11 @@ impl Programs {
         rodata.max_user_frames = options.max_user_frames;
         rodata.max_kernel_frames = options.max_kernel_frames;
         rodata.use_tables = options.use_tables;
-        if let Some(cgroup) = &options.target.cgroup {
-            rodata.chosen_cgroup_id = cgroup.id;
-            rodata.chosen_cgroup_subsys = v1_subsystem(cgroup)?;
+        let cgroups = chosen_cgroups(&options.target.cgroups)?;
+        for (slot, &subsystem) in rodata.hierarchies.iter_mut().zip(cgroups.keys()) {
+            *slot = subsystem;
         }
+        rodata.chosen_hierarchies = cgroups.len() as u32;
         for (slot, source) in rodata.sources.iter_mut().zip(&options.sources) {
             slot.period = source_period(source.frequency_hz, source.period, &source.unit).unwrap_or(0);
             slot.user = MaybeUninit::new(source.user);
@@ -73,6 +78,13 @@ impl Programs {
         }
         let skel = open.load().map_err(load_error)?;
 
+        for (subsystem, ids) in &cgroups {
+            for id in ids {
+                // struct cgroup_key
+                let key = [&id.to_ne_bytes()[..], &subsystem.to_ne_bytes(), &[0; 4]].concat();
+                skel.maps.chosen_cgroups.update(&key, &[1], MapFlags::ANY).map_err(load_error)?;
+            }
+        }
         let rings = (0..ring_count).map(|_| new_ring(ring_bytes)).collect::<Result<Vec<_>>>()?;
         for (index, ring) in rings.iter().enumerate() {
             let fd = ring.as_fd().as_raw_fd();
@@ -155,6 +167,21 @@ fn new_ring(bytes: u64) -> Result<MapHandle> {
     let size = u32::try_from(bytes).map_err(|_| Error::new(Kind::Usage, "--buffer is too large"))?;
     MapHandle::create(MapType::RingBuf, Some("sberf_ring"), 0, 0, size, &options)
         .map_err(|e| Error::new(Kind::Capture, format!("cannot make a ring buffer of {bytes} bytes: {e}")))
+}
+
+/// The cgroups' IDs, by hierarchy as bpf/cgroup.bpf.h numbers them.
+fn chosen_cgroups(chosen: &[Cgroup]) -> Result<BTreeMap<i32, Vec<u64>>> {
+    let mut cgroups: BTreeMap<i32, Vec<u64>> = BTreeMap::new();
+    for cgroup in chosen {
+        cgroups.entry(v1_subsystem(cgroup)?).or_default().push(cgroup.id);
+    }
+    if cgroups.len() > MAX_HIERARCHIES || chosen.len() > MAX_CHOSEN_CGROUPS {
+        let message = format!(
+            "at most {MAX_CHOSEN_CGROUPS} cgroups in {MAX_HIERARCHIES} hierarchies can be recorded at once"
+        );
+        return Err(Error::new(Kind::Usage, message).hint("record with -a, then use report --container"));
+    }
+    Ok(cgroups)
 }
 
 /// The controller's index on this kernel, from `enum cgroup_subsys_id` in its BTF.
