@@ -25,6 +25,7 @@ gzip                  gzip
 '
 TEST_NEEDS='
 chromium              chromium chromium-browser
+crun                  crun
 debuginfod            debuginfod
 dwz                   dwz
 g++                   g++

@@ -85,7 +85,7 @@ def call_tree(
     Args:
         recording: The recording.
         filters: Which samples to count; without an event the first recorded one.
-        by: Some of process, comm, pid, tid, cpu: one level of groups each, above the functions.
+        by: Some of container, process, comm, pid, tid, cpu: one level of groups each, above the functions.
         inverted: Begin with the function in which samples were taken; its children are its callers.
         lines: Tell the source lines of a function apart.
         min_percent: Leave out nodes whose total weight is below this part of all weight, in percent.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import named_frames
+from sberf.analysis.naming import CONTAINER_NAME, named_frames
 from sberf.analysis.selection import NO_FILTERS, select_samples
 from sberf.recording.recording import Recording
 from sberf.units import format_duration
@@ -55,6 +55,7 @@ _CONDITIONS = (
     ("pids", "PID", f"SELECT p.pid FROM {_BUSY} GROUP BY ALL ORDER BY count(*) DESC"),
     ("tids", "thread ID", f"SELECT t.tid FROM {_BUSY} GROUP BY ALL ORDER BY count(*) DESC"),
     ("comms", "process or thread name", f"SELECT p.comm FROM {_BUSY} GROUP BY ALL ORDER BY count(*) DESC"),
+    ("containers", "container", f"SELECT {CONTAINER_NAME} FROM {_BUSY} GROUP BY ALL ORDER BY count(*) DESC"),
     (
         "dsos",
         "module",

@@ -12,6 +12,8 @@ class Filters:
     Args:
         pids, tids: Host process and thread IDs.
         comms: Process or thread names (exact, or globs with ``*?[``).
+        containers: Containers' names, IDs or first 12 digits of IDs (exact or globs); ``[host]`` is all
+            that is in none.
         dsos: Module base names or paths (exact or globs): any frame of the stack lies in one.
         symbols: Function names (exact or globs): any frame of the stack is one.
         cpus: CPU numbers.
@@ -24,6 +26,7 @@ class Filters:
     pids: tuple[int, ...] = ()
     tids: tuple[int, ...] = ()
     comms: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
     dsos: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
     cpus: tuple[int, ...] = ()

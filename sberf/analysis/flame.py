@@ -14,7 +14,7 @@ from sberf.analysis.stack_counts import Frame, StackCount, StackCounts, stack_co
 from sberf.errors import QueryError
 from sberf.recording.recording import Recording
 
-GroupBy = Literal["comm", "pid", "none"]
+GroupBy = Literal["comm", "pid", "container", "none"]
 
 GROUP_KIND = "group"
 """``Frame.kind`` of what is no function: the root, threads and processes, folded frames."""
@@ -151,7 +151,7 @@ def flame_graph(
         recording: The recording.
         filters: Which samples to count; without an event the first recorded one.
         by: What stands below the stacks' first functions: the thread's name (``comm``), the process
-            with its PID (``pid``) or nothing.
+            with its PID (``pid``), the container and in it the thread's name (``container``) or nothing.
         inverted: Merge the stacks from the function that ran up to the thread's entry.
 
     Raises:
@@ -226,7 +226,11 @@ def _share(totals: array[int], node: int) -> float:
 
 
 def _counts(recording: Recording, filters: Filters, by: GroupBy) -> StackCounts:
-    return stack_counts(recording, filters, by_comm=by == "comm", by_process=by == "pid")
+    by_container = by == "container"
+    by_comm = by == "comm" or by_container
+    return stack_counts(
+        recording, filters, by_comm=by_comm, by_process=by == "pid", by_container=by_container
+    )
 
 
 def _build(recordings: Sequence[StackCounts], inverted: bool) -> tuple[Trie, list[NodeWeights]]:
@@ -294,13 +298,17 @@ def _shared_length(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     return shared
 
 
-def _group(stack: StackCount) -> Frame | None:
-    """The frame for the thread or process that the stack belongs to."""
-    if stack.comm is None and stack.pid is None:
-        return None
-    name = stack.comm if stack.comm is not None else "[unknown]"
-    name = name if stack.pid is None else f"{name} ({stack.pid})"
-    return Frame(name, "", GROUP_KIND, None, None, False)
+def _who(stack: StackCount) -> tuple[str | None, str | None, int | None]:
+    return stack.container, stack.comm, stack.pid
+
+
+def _groups(stack: StackCount) -> list[Frame]:
+    """The frames for the container, and the thread or process, that the stack belongs to."""
+    names = [] if stack.container is None else [stack.container]
+    if stack.comm is not None or stack.pid is not None:
+        name = stack.comm if stack.comm is not None else "[unknown]"
+        names.append(name if stack.pid is None else f"{name} ({stack.pid})")
+    return [Frame(name, "", GROUP_KIND, None, None, False) for name in names]
 
 
 def _identity(frame: Frame) -> tuple[str, str, str, bool]:
@@ -313,10 +321,10 @@ def _ranked_frames(recordings: Sequence[StackCounts]) -> tuple[tuple[Frame, ...]
 
     The same function keeps the file and line of the first recording that knows them.
     """
-    groups = {(stack.comm, stack.pid): stack for counts in recordings for stack in counts.stacks}
+    groups = {_who(stack): stack for counts in recordings for stack in counts.stacks}
     seen: dict[tuple[str, str, str, bool], Frame] = {}
     everything = list(
-        chain((ROOT,), *(counts.frames for counts in recordings), filter(None, map(_group, groups.values())))
+        chain((ROOT,), *(counts.frames for counts in recordings), *map(_groups, groups.values()))
     )
     for frame in everything:
         known = seen.setdefault(_identity(frame), frame)
@@ -329,12 +337,11 @@ def _ranked_frames(recordings: Sequence[StackCounts]) -> tuple[tuple[Frame, ...]
 def _paths(counts: StackCounts, rank: dict[Frame, int]) -> Iterable[tuple[tuple[int, ...], StackCount]]:
     """Each stack as the ranks of its frames, root first, below the rank of its thread or process."""
     ranks = [rank[frame] for frame in counts.frames]
-    groups: dict[tuple[str | None, int | None], tuple[int, ...]] = {}
+    groups: dict[tuple[str | None, str | None, int | None], tuple[int, ...]] = {}
     for stack in counts.stacks:
-        who = (stack.comm, stack.pid)
+        who = _who(stack)
         if who not in groups:
-            group = _group(stack)
-            groups[who] = () if group is None else (rank[group],)
+            groups[who] = tuple(rank[group] for group in _groups(stack))
         yield groups[who] + tuple(map(ranks.__getitem__, stack.frames)), stack
 
 

@@ -13,7 +13,7 @@ from sberf.analysis.selection import NO_FILTERS
 from sberf.errors import UsageError
 from sberf.recording.recording import Recording
 
-SORT_KEYS = ("process", "comm", "pid", "tid", "cpu", "dso", "sym", "line")
+SORT_KEYS = (*GROUP_KEYS, "dso", "sym", "line")
 """What rows can be told apart by, in the order of the columns of a table."""
 
 ORDERS = ("self", "total")
@@ -25,7 +25,9 @@ class FunctionRow(NamedTuple):
     """One row: what it is about (None for keys that were not asked for), then its weights.
 
     Args:
-        process: Process name.
+        container: The container's name, or the first 12 digits of its ID; ``[host]`` outside of any.
+        process: Process name: ``container:process`` in a container, unless rows are told apart by
+            ``container`` too.
         comm: Thread name.
         pid: Host process ID.
         tid: Host thread ID.
@@ -40,6 +42,7 @@ class FunctionRow(NamedTuple):
         total_samples: The same as a number of samples.
     """
 
+    container: str | None
     process: str | None
     comm: str | None
     pid: int | None
@@ -181,9 +184,10 @@ def _heaviest(groups: Sequence[str], order: str) -> str:
     weights = (
         "self_weight DESC, total_weight DESC" if order == "self" else "total_weight DESC, self_weight DESC"
     )
-    columns = ", ".join(f'"{key}"' if key in groups else "NULL" for key in SORT_KEYS[:5])
+    columns = ", ".join(f'"{key}"' if key in groups else "NULL" for key in GROUP_KEYS)
+    ties = ", ".join(str(position + 1) for position in range(len(SORT_KEYS)))
     return f"""
         SELECT {columns}, dso, sym, line, kind, self_weight, total_weight, self_samples, total_samples
         FROM function_weights JOIN functions USING (function_number)
         WHERE total_weight >= ?
-        ORDER BY {weights}, {", ".join(map(str, range(1, 9)))} LIMIT ?"""
+        ORDER BY {weights}, {ties} LIMIT ?"""

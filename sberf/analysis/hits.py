@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import LOST_STACK, named_stacks
+from sberf.analysis.naming import CONTAINER_NAME, LOST_STACK, PROCESS_NAME, named_stacks
 from sberf.analysis.selection import Event, chosen_event, select_samples
 from sberf.recording.recording import Recording
 
-GROUP_KEYS = {"process": "p.comm", "comm": "t.comm", "pid": "p.pid", "tid": "t.tid", "cpu": "h.cpu"}
+GROUP_KEYS = {
+    "container": CONTAINER_NAME,
+    "process": PROCESS_NAME,
+    "comm": "t.comm",
+    "pid": "p.pid",
+    "tid": "t.tid",
+    "cpu": "h.cpu",
+}
 """What samples can be told apart by, beside their stacks: the key's name -> SQL."""
 
 
@@ -61,7 +68,7 @@ def _hits(where: str, by: Sequence[str]) -> str:
     if not {"comm", "tid"}.isdisjoint(by):
         columns.append("thread_id")
         joins = "LEFT JOIN threads t USING (thread_id) LEFT JOIN processes p USING (process_id)"
-    elif not {"process", "pid"}.isdisjoint(by):
+    elif not {"container", "process", "pid"}.isdisjoint(by):
         columns.append("process_id")
         joins = "LEFT JOIN processes p USING (process_id)"
     if "cpu" in by:
@@ -72,7 +79,9 @@ def _hits(where: str, by: Sequence[str]) -> str:
         FROM {source} WHERE {where} GROUP BY ALL"""
     if not by:
         return numbered
-    named = ", ".join(f'{GROUP_KEYS[key]} AS "{key}"' for key in by)
+    # Beside its container a process needs no other word for it.
+    keys = GROUP_KEYS | ({"process": "p.comm"} if "container" in by else {})
+    named = ", ".join(f'{keys[key]} AS "{key}"' for key in by)
     return f"""
         SELECT h.stack_id, {named}, sum(h.weight)::UBIGINT AS weight, sum(h.samples)::UBIGINT AS samples
         FROM ({numbered}) h {joins} GROUP BY ALL"""

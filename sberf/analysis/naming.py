@@ -1,4 +1,4 @@
-"""What frames are called, in one place, so that all views agree."""
+"""What frames, processes and containers are called, in one place, so that all views agree."""
 
 from __future__ import annotations
 
@@ -83,6 +83,15 @@ def named_stacks(recording: Recording, inlines: bool) -> str:
 
 LOST_STACK = f"""[({_FRAMES} + {STACK_ENDS.index("lost")})::UINTEGER]"""
 """The frame_ids of a sample whose stack the table lacks: a damaged recording."""
+
+
+_CONTAINER = "coalesce(p.container_name, left(p.container, 12))"
+
+CONTAINER_NAME = f"CASE WHEN p.process_id IS NOT NULL THEN coalesce({_CONTAINER}, '[host]') END"
+"""Of the container of process ``p``: its name, else its ID shortened as docker does."""
+
+PROCESS_NAME = f"coalesce({_CONTAINER} || ':', '') || p.comm"
+"""The name of process ``p``, with that of the container that it is in."""
 
 
 def number_functions(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sberf.analysis.filters import Filters
-from sberf.analysis.naming import named_frames, named_stacks
+from sberf.analysis.naming import CONTAINER_NAME, named_frames, named_stacks
 from sberf.errors import QueryError
 from sberf.recording.recording import Recording
 
@@ -81,7 +81,7 @@ def select_samples(recording: Recording, filters: Filters, event: str | None = N
         add("ts_ns >= ?", [filters.start_ns])
     if filters.stop_ns is not None:
         add("ts_ns < ?", [filters.stop_ns])
-    if filters.pids or filters.tids or filters.comms:
+    if filters.pids or filters.tids or filters.comms or filters.containers:
         add(*_threads_condition(filters))
     for names, columns in ((filters.dsos, ("module", "path")), (filters.symbols, ("name",))):
         if names:
@@ -107,10 +107,14 @@ def _threads_condition(filters: Filters) -> tuple[str, list[Any]]:
         if values:
             conditions.append(_in(column, values))
             parameters.extend(values)
-    if filters.comms:
-        condition, names = _matches(("p.comm", "t.comm"), filters.comms)
-        conditions.append(f"({condition})")
-        parameters.extend(names)
+    for columns, wanted in (
+        (("p.comm", "t.comm"), filters.comms),
+        ((CONTAINER_NAME, "p.container"), filters.containers),
+    ):
+        if wanted:
+            condition, names = _matches(columns, wanted)
+            conditions.append(f"({condition})")
+            parameters.extend(names)
     return (
         "thread_id IN (SELECT t.thread_id FROM threads t JOIN processes p USING (process_id) "
         f"WHERE {' AND '.join(conditions)})",

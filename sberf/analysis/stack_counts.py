@@ -38,11 +38,13 @@ class StackCount(NamedTuple):
     """One distinct stack.
 
     Args:
-        comm: Process name (``by_process``) or thread name (``by_comm``), else None.
+        comm: Process name (``by_process``; ``container:process`` in a container) or thread name
+            (``by_comm``), else None.
         pid: Host process ID (``by_process``), else None.
         frames: Indices into ``StackCounts.frames``, root first; never empty.
         weight: Sum of the samples' weights, in ``StackCounts.unit``.
         samples: Number of samples.
+        container: The container's name, ``[host]`` outside of any (``by_container``), else None.
     """
 
     comm: str | None
@@ -50,6 +52,7 @@ class StackCount(NamedTuple):
     frames: tuple[int, ...]
     weight: int
     samples: int
+    container: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def stack_counts(
     *,
     by_process: bool = False,
     by_comm: bool = False,
+    by_container: bool = False,
 ) -> StackCounts:
     """Count the distinct stacks of one event.
 
@@ -93,18 +97,25 @@ def stack_counts(
         filters: Which samples to count; without an event the first recorded one.
         by_process: Keep the stacks of different processes (PID and process name) apart.
         by_comm: Keep the stacks of threads with different names apart.
+        by_container: Keep the stacks of different containers apart.
 
     Raises:
         QueryError: The filters' event was not recorded.
         RecordingError: The recording is damaged.
     """
     comm_key = ["comm"] if by_comm else ["process"] if by_process else []
-    grouped = grouped_stacks(recording, filters, comm_key + (["pid"] if by_process else []))
-    merged = [
-        StackCount(*_comm_and_pid(group), frames, weight, samples)
-        for group, frames, weight, samples in grouped.stacks
-    ]
-    merged.sort(key=lambda stack: (-stack.weight, stack.comm or "", stack.pid or 0, stack.frames))
+    keys = comm_key + (["pid"] if by_process else []) + (["container"] if by_container else [])
+    grouped = grouped_stacks(recording, filters, keys)
+    merged = [_stack_count(dict(zip(keys, stack.group, strict=True)), stack) for stack in grouped.stacks]
+    merged.sort(
+        key=lambda stack: (
+            -stack.weight,
+            stack.container or "",
+            stack.comm or "",
+            stack.pid or 0,
+            stack.frames,
+        )
+    )
     return StackCounts(
         event=grouped.event.name,
         unit=grouped.event.unit,
@@ -116,8 +127,10 @@ def stack_counts(
     )
 
 
-def _comm_and_pid(group: tuple[Any, ...]) -> tuple[str | None, int | None]:
-    return (group[0] if group else None), (group[1] if len(group) > 1 else None)
+def _stack_count(group: dict[str, Any], stack: GroupedStack) -> StackCount:
+    comm = group.get("comm", group.get("process"))
+    frames, weight, samples = stack.frames, stack.weight, stack.samples
+    return StackCount(comm, group.get("pid"), frames, weight, samples, group.get("container"))
 
 
 class GroupedStack(NamedTuple):

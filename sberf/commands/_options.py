@@ -45,6 +45,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     add("--pid", "PID,...", _numbers, "process IDs")
     add("--tid", "TID,...", _numbers, "thread IDs")
     add("--comm", "NAME,...", _names, "names of processes or threads")
+    add("--container", "NAME,...", _names, "names or IDs of containers; '[host]' is what is in none")
     add("--dso", "NAME,...", _names, "modules (base name or path) anywhere in the stack")
     add("--symbol", "NAME,...", _names, "functions anywhere in the stack")
     add("--cpu", "CPU,...", _numbers, "CPU numbers, with ranges: 0-3,7")
@@ -80,6 +81,7 @@ def filters_from(args: argparse.Namespace, recording: Recording) -> Filters:
         pids=tuple(args.pid),
         tids=tuple(args.tid),
         comms=tuple(args.comm),
+        containers=tuple(args.container),
         dsos=tuple(args.dso),
         symbols=tuple(args.symbol),
         cpus=tuple(args.cpu),

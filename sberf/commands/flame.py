@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--inverted", action="store_true", help="begin at the functions that ran and go up to their callers"
     )
     parser.add_argument(
-        "--by", choices=("comm", "pid", "none"), default="comm",
-        help="keep apart threads by name, processes, or nothing (default: comm)",
+        "--by", choices=("comm", "pid", "container", "none"), default="comm",
+        help="keep apart threads by name, processes, containers, or nothing (default: comm)",
     )  # fmt: skip
     parser.add_argument("--title", metavar="TEXT", help="the title instead of what was recorded")
     parser.add_argument(

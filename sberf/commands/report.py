@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-s",
         "--sort",
         metavar="KEY,...",
-        help="what to tell apart: process, comm (thread name), pid, tid, cpu, dso, sym, line "
+        help="what to tell apart: container, process, comm (thread name), pid, tid, cpu, dso, sym, line "
         "(default: sym,dso,process; with --tree, keys but sym and dso are levels above the functions)",
     )
     parser.add_argument("--order", choices=("self", "total"), default="self", help="order by (default: self)")

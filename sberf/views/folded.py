@@ -21,9 +21,10 @@ def folded_lines(counts: StackCounts, *, samples: bool = False) -> Iterator[str]
     """
     names = [_name(frame.name) for frame in counts.frames]
     lines = []
-    for comm, _pid, frames, weight, number in counts.stacks:
-        path = ";".join([_name(comm or "[unknown]").replace(" ", "_"), *(names[i] for i in frames)])
-        lines.append(f"{path} {number if samples else weight}")
+    for stack in counts.stacks:
+        comm = _name(stack.comm or "[unknown]").replace(" ", "_")
+        path = ";".join([comm, *(names[i] for i in stack.frames)])
+        lines.append(f"{path} {stack.samples if samples else stack.weight}")
     lines.sort()
     yield from lines
 

@@ -9,6 +9,7 @@ from sberf.units import format_count, format_percent
 from sberf.views.text import Column, Paint, base_name, column_widths, format_weight, layout_lines, printable
 
 _TITLES = {
+    "container": "Container",
     "process": "Process",
     "comm": "Thread",
     "pid": "PID",
@@ -18,7 +19,7 @@ _TITLES = {
     "sym": "Function",
     "line": "Source line",
 }
-_LEAST_WIDTHS = {"process": 8, "comm": 8, "dso": 8, "sym": 30, "line": 12}
+_LEAST_WIDTHS = {"container": 8, "process": 8, "comm": 8, "dso": 8, "sym": 30, "line": 12}
 
 
 def function_lines(table: FunctionTable, width: int | None, paint: Paint | None = None) -> Iterator[str]:

@@ -152,7 +152,7 @@ def test_keys(build: RecordingBuilder, tmp_path: Path, by: list[str], expected: 
 def test_fields_that_were_not_asked_for_are_none(build: RecordingBuilder, tmp_path: Path) -> None:
     build.add("app", 10, "main")
     [row] = functions(opened(build, tmp_path), by=["pid"]).rows
-    assert row[:8] == (None, None, 10, None, None, None, None, None)
+    assert row[:9] == (None, None, None, 10, None, None, None, None, None)
 
 
 FILTERS = {

@@ -166,6 +166,7 @@ def test_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert table["rows"] == [
         {
+            "container": None,
             "process": "postgres",
             "comm": None,
             "pid": None,
