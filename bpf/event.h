@@ -136,8 +136,9 @@ struct sberf_stack_copy {
 	unsigned int len;
 	unsigned char is_return;
 	unsigned char is_32bit;
-	unsigned char unused[6];
-	unsigned long long reserved;
+	unsigned char address_bits; /* arm64: above them a return address is signed; 0: it is not */
+	unsigned char unused[5];
+	unsigned long long lr;     /* arm64: the link register; only when is_return is 0 */
 };
 
 _Static_assert(sizeof(struct sberf_stack_copy) == 72, "native/src/wire.rs");

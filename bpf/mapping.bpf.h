@@ -19,6 +19,9 @@
 
 #define VM_EXEC 0x4
 
+/* arm64 has pages of 4, 16 or 64 KiB. */
+const volatile u32 page_shift = 12;
+
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
@@ -245,7 +248,7 @@ __noinline int look_up_mapping(struct code_space *space, struct code_mapping *m,
 	if (address < m->start || address >= m->end || !(BPF_CORE_READ(vma, vm_flags) & VM_EXEC))
 		return 0;
 	m->generation = space->generation;
-	m->bias = (BPF_CORE_READ(vma, vm_pgoff) << 12) - m->start;
+	m->bias = (BPF_CORE_READ(vma, vm_pgoff) << page_shift) - m->start;
 	m->state = SBERF_TABLE_NONE; /* what was generated has no table */
 	if (file_key_of(mm, vma, m->start, space->is_32bit, &key)) {
 		if (key.kind == SBERF_FILE_VDSO)

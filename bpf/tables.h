@@ -27,7 +27,7 @@ enum sberf_cfa {
 	SBERF_CFA_SP_DEREF = 5,    /* *(sp + offset / 256) + offset % 256 */
 	SBERF_CFA_FP_DEREF = 6,    /* *(fp + offset / 256) + offset % 256 */
 	SBERF_CFA_PLT = 7,         /* sp + word, from byte `offset` of a stub of 16 bytes on sp + 2 * word */
-	SBERF_CFA_SIGNAL = 8,      /* a signal's frame: sp is saved at sp + offset */
+	SBERF_CFA_SIGNAL = 8,      /* a signal's frame: the interrupted sp is saved at sp + offset */
 	SBERF_CFA_RETURN_IN = 9,   /* sp + offset; the return address is in the register whose place is fp_offset */
 	/* Never in a table: for code that has none, and what the end of the frame pointers then means. */
 	SBERF_CFA_FP_CHAIN = 10,   /* the thread's outermost frame */
@@ -49,7 +49,8 @@ struct sberf_rule {
 	unsigned char cfa; /* enum sberf_cfa */
 	unsigned char fp;  /* enum sberf_fp */
 	short bx_offset;   /* x86-64: rbx is saved at cfa + offset; 0: it is not */
-	short unused[3];
+	short lr_offset;   /* arm64: the return address is saved at cfa + offset; 0: it is in lr */
+	short unused[2];
 };
 
 enum sberf_file_kind {

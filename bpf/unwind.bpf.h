@@ -58,7 +58,8 @@ struct walk {
 	u64 window_at; /* the address of the window */
 	u64 ip, sp, fp;
 #if defined(__TARGET_ARCH_arm64)
-	u64 lr; /* of the innermost frame; 0 above it */
+	u64 lr; /* known as long as !is_return */
+	u8 address_bits;
 #else
 	u64 bx_at; /* where rbx was saved last; 0: it is still in its register */
 #endif
@@ -150,8 +151,15 @@ static __always_inline long stop(struct walk *w, u8 end)
 /* The registers that a signal interrupted, from the kernel's frame on the stack. */
 static __always_inline long leave_signal(struct walk *w, struct window *window, u64 sp_at)
 {
-	/* Where sp, fp and ip lie in struct sigcontext, from sp on. */
+	/* Where fp and ip lie in struct sigcontext, from sp on. */
+#if defined(__TARGET_ARCH_arm64)
+	u64 fp_at = sp_at - 16, ip_at = sp_at + 8;
+
+	if (!read_word(w, window, sp_at - 8, &w->lr))
+		return stop(w, SBERF_END_UNREADABLE);
+#else
 	u64 fp_at = sp_at + (w->is_32bit ? -4 : -40), ip_at = sp_at + (w->is_32bit ? 28 : 8);
+#endif
 
 	if (!read_word(w, window, ip_at, &w->ip) || !read_word(w, window, fp_at, &w->fp) || !read_word(w, window, sp_at, &w->sp))
 		return stop(w, SBERF_END_UNREADABLE);
@@ -217,22 +225,43 @@ static __always_inline long frame_address(struct walk *w, struct window *window,
 
 #if defined(__TARGET_ARCH_arm64)
 
-/* Addresses have 48 bits; above them lies what signs a return address. */
-#define ADDRESS_MASK ((1ULL << 48) - 1)
+/*
+ * How many bits a user address has: 36 to 52, as the kernel was configured.  A signature lies in the bits above
+ * (the kernel's ptrauth_user_pac_mask).
+ */
+static __always_inline u8 address_bits_of(struct task_struct *task)
+{
+	u64 size = task->mm->task_size;
 
-/* The caller's frame pointer and the return address: a pair on the stack, or both still in registers. */
+	return size > 1 ? 64 - __builtin_clzll(size - 1) : 0;
+}
+
+static __always_inline u64 strip_signature(const struct walk *w, u64 address)
+{
+	u32 bits = w->address_bits & 63;
+
+	return bits ? address & ((1ULL << bits) - 1) : address;
+}
+
+/* The caller's frame pointer and the return address, each still in its register or saved by itself. */
 static __always_inline bool callers_registers(struct walk *w, struct window *window, const struct sberf_rule *rule, u64 cfa, u64 *pair)
 {
-	if (rule->fp == SBERF_FP_SAME) {
-		pair[0] = w->fp;
-		pair[1] = w->lr & ADDRESS_MASK;
-	} else {
-		if (!read_pair(w, window, (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset, pair))
-			return false;
-		pair[1] &= ADDRESS_MASK;
-	}
-	w->lr = 0;
+	u64 fp_at = (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset, lr_at = cfa + rule->lr_offset;
+
+	pair[0] = w->fp;
+	pair[1] = w->lr;
+	if (rule->fp != SBERF_FP_SAME && !read_word(w, window, fp_at, &pair[0]))
+		return false;
+	if (rule->lr_offset && !read_word(w, window, lr_at, &pair[1]))
+		return false;
+	pair[1] = strip_signature(w, pair[1]);
 	return true;
+}
+
+/* Is the return address in a register that a call has overwritten since? */
+static __always_inline bool is_overwritten(const struct walk *w, const struct sberf_rule *rule)
+{
+	return !rule->lr_offset && w->is_return;
 }
 
 static __always_inline bool follows_call(u64 address)
@@ -277,6 +306,12 @@ static __always_inline bool callers_registers(struct walk *w, struct window *win
 	return read_word(w, window, cfa - word, &pair[1]);
 }
 
+static __always_inline bool is_overwritten(const struct walk *w, const struct sberf_rule *rule)
+{
+	(void)w, (void)rule;
+	return false;
+}
+
 #endif
 
 /* From a frame to its caller; returns 1 when the walk is over.  By itself for the verifier's sake. */
@@ -293,6 +328,8 @@ __noinline int leave_frame(struct walk *w, struct sberf_rule *rule, struct windo
 	/* A leaf of arm64 has no frame: its caller's stack pointer is its own. */
 	if (cfa < w->sp || (cfa == w->sp && w->is_return) || cfa % 4)
 		return stop(w, SBERF_END_BAD_FRAME_POINTER);
+	if (is_overwritten(w, rule))
+		return stop(w, SBERF_END_UNSUPPORTED_RULE);
 	if (!callers_registers(w, window, rule, cfa, pair))
 		return stop(w, SBERF_END_UNREADABLE);
 	/* No return address: the frame that the ABI has the outermost function make. */
@@ -313,6 +350,7 @@ static __always_inline void frame_pointer_rule(const struct walk *w, u8 cfa, str
 	rule->cfa = cfa;
 	rule->fp = SBERF_FP_AT_CFA;
 	rule->bx_offset = 0;
+	rule->lr_offset = -(s64)word_len(w);
 }
 
 /*
@@ -395,6 +433,11 @@ static long walk_frame(u64 index, void *ctx)
 	u32 nr = w->nr;
 
 	(void)index;
+#if defined(__TARGET_ARCH_arm64)
+	/* The 32-bit registers have other places, and there are no tables of such files. */
+	if (w->is_32bit)
+		return stop(w, SBERF_END_UNSUPPORTED_RULE);
+#endif
 	if (!use_tables || !has_maple_tree())
 		frame_pointer_rule(w, SBERF_CFA_FP_CHAIN, &rule);
 	else if (rule_at(walker, &rule))
@@ -466,6 +509,10 @@ static __always_inline u64 copy_stack(struct emitter *e, const struct walk *w, s
 	c->head.len = len;
 	c->head.is_return = w->is_return;
 	c->head.is_32bit = w->is_32bit;
+#if defined(__TARGET_ARCH_arm64)
+	c->head.lr = w->lr;
+	c->head.address_bits = w->address_bits;
+#endif
 	if (len > SBERF_MAX_COPY)
 		len = SBERF_MAX_COPY;
 	c->copied_bytes += len;
@@ -497,6 +544,7 @@ static __always_inline u64 user_callers(struct emitter *e, const struct user_reg
 
 #if defined(__TARGET_ARCH_arm64)
 	w->lr = regs->lr;
+	w->address_bits = address_bits_of(task);
 #endif
 	code_space_init(&space, &s->mapping, task, tgid, regs->is_32bit);
 	walker.known_key = space.mm ^ space.salt << 16 ^ (u64)space.generation << 40;

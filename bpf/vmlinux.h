@@ -196,6 +196,7 @@ typedef struct {
 struct mm_struct {
 	struct maple_tree mm_mt;
 	struct file *exe_file;
+	unsigned long task_size;
 	unsigned long exec_vm;
 	unsigned long start_stack;
 	unsigned long arg_start;

@@ -14,12 +14,12 @@ fn main() {
     let bpf = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     // libbpf-sys exports the headers of the libbpf that it built.
-    let headers = env::var_os("DEP_BPF_INCLUDE").expect("libbpf-sys sets it");
+    let headers = PathBuf::from(env::var_os("DEP_BPF_INCLUDE").expect("libbpf-sys sets it"));
     for program in PROGRAMS {
         let source = bpf.join(format!("{program}.bpf.c"));
         let mut builder = SkeletonBuilder::new();
         let mut arguments: Vec<OsString> = FLAGS.iter().map(OsString::from).collect();
-        arguments.extend(["-I".into(), headers.clone()]);
+        arguments.extend(["-I".into(), headers.clone().into_os_string()]);
         builder.source(&source).clang_args(arguments);
         if let Some(clang) = env::var_os("CLANG") {
             builder.clang(clang);
@@ -28,6 +28,8 @@ fn main() {
             panic!("{}: {error:#}", source.display());
         }
     }
+    // For the test that compiles them for the other architecture.
+    println!("cargo:rustc-env=BPF_FLAGS={} -I {}", FLAGS.join(" "), headers.display());
     println!("cargo:rerun-if-changed={}", bpf.display());
     println!("cargo:rerun-if-env-changed=CLANG");
 }

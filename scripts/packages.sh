@@ -29,6 +29,8 @@ crun                  crun
 debuginfod            debuginfod
 dwz                   dwz
 g++                   g++
+lld                   lld-19 lld
+/usr/aarch64-linux-gnu/lib/libc.so.6  libc6-arm64-cross
 node                  nodejs
 javac                 default-jdk-headless
 redis-server          redis-server
@@ -71,10 +73,14 @@ missing_of() {
 is_there() {
 	case "$1" in
 	clang) find_clang >/dev/null ;;
+	lld) find_lld >/dev/null ;;
 	/*) [ -e "$1" ] ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
 }
+
+# The linker that clang finds for -fuse-ld=lld.
+find_lld() { command -v "$("$(find_clang)" -print-prog-name=ld.lld)"; }
 
 # Debian's python3 comes without the modules that make a virtual environment.
 has_venv() { [ -x "$VENV_PYTHON" ] || "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null; }

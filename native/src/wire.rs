@@ -137,6 +137,10 @@ pub struct StackCopy<'a> {
     pub fp: u64,
     pub is_return: bool,
     pub is_32bit: bool,
+    /// arm64: above them a return address is signed.  0: it is not.
+    pub address_bits: u8,
+    /// arm64: the link register.
+    pub lr: u64,
     /// The stack from `sp` on.
     pub bytes: &'a [u8],
 }
@@ -459,6 +463,8 @@ fn stack_copy(b: &[u8]) -> Result<StackCopy<'_>, WireError> {
         fp: u64_at(b, 40),
         is_return: b[56] != 0,
         is_32bit: b[57] != 0,
+        address_bits: b[58],
+        lr: u64_at(b, 64),
         bytes: b.get(STACK_COPY_LEN..STACK_COPY_LEN + u32_at(b, 52) as usize).ok_or(WireError::Truncated)?,
     })
 }

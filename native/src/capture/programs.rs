@@ -52,6 +52,7 @@ impl Programs {
         rodata.max_user_frames = options.max_user_frames;
         rodata.max_kernel_frames = options.max_kernel_frames;
         rodata.use_tables = options.use_tables;
+        rodata.page_shift = super::memory::page_size().trailing_zeros();
         let cgroups = chosen_cgroups(&options.target.cgroups)?;
         for (slot, &subsystem) in rodata.hierarchies.iter_mut().zip(cgroups.keys()) {
             *slot = subsystem;
@@ -231,6 +232,13 @@ fn load_error(error: libbpf_rs::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::ffi::OsStr;
+    use std::path::Path;
+    use std::process::Command;
+
+    use object::{Object, ObjectSymbol, SymbolKind};
+
     use super::*;
 
     #[test]
@@ -239,5 +247,45 @@ mod tests {
         assert_eq!(ring_layout(192, 48 << 20), (8, 2 << 20));
         assert_eq!(ring_layout(192, 1 << 20).1, 1 << 20);
         assert_eq!(ring_layout(4, 1 << 16), (4, 1 << 16));
+    }
+
+    /// What libbpf finds in the programs when they are compiled for an architecture: programs and maps, and
+    /// the functions that the verifier checks by themselves.
+    fn contents(architecture: &str, dir: &Path) -> (BTreeMap<String, String>, Vec<String>) {
+        let object = dir.join(architecture).join("cpu.o");
+        std::fs::create_dir(dir.join(architecture)).unwrap();
+        let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".to_string());
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bpf/cpu.bpf.c");
+        let output = Command::new(clang)
+            .args(["-g", "-O2", "-target", "bpf", "-fno-stack-protector"])
+            .args(env!("BPF_FLAGS").split(' '))
+            .arg(format!("-D__TARGET_ARCH_{architecture}"))
+            .args(["-c".as_ref(), source.as_path(), "-o".as_ref(), object.as_path()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let open = libbpf_rs::ObjectBuilder::default().open_file(&object).unwrap();
+        let name = |name: &OsStr| name.to_string_lossy().into_owned();
+        let programs = open.progs().map(|program| (name(program.name()), name(program.section())));
+        let maps = open.maps().map(|map| (name(map.name()), format!("{:?}", map.map_type())));
+        let bytes = std::fs::read(&object).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let is_function = |symbol: &object::Symbol| symbol.is_global() && symbol.kind() == SymbolKind::Text;
+        let mut functions: Vec<_> =
+            file.symbols().filter(is_function).map(|s| s.name().unwrap().into()).collect();
+        functions.sort();
+        (programs.chain(maps).collect(), functions)
+    }
+
+    #[test]
+    fn the_programs_are_the_same_for_arm64() {
+        let dir = tempfile::tempdir().unwrap();
+        let (arm64, functions) = contents("arm64", dir.path());
+        assert_eq!(arm64["on_sample_7"], "perf_event");
+        assert_eq!(arm64["chunks"], "ArrayOfMaps");
+        for function in ["find_row", "find_vma", "leave_frame", "look_up_mapping", "on_sample_0"] {
+            assert!(functions.iter().any(|name| name == function), "{function}: {functions:?}");
+        }
+        assert_eq!((arm64, functions), contents("x86", dir.path()));
     }
 }

@@ -3,13 +3,20 @@
 use super::address_space::Map;
 use super::mapped::Place;
 use super::replay::View;
-use crate::unwind::{Cfa, Frame, StackMemory, Stop};
+use crate::unwind::{Cfa, Frame, Machine, StackMemory, Stop};
 use crate::wire::{StackCopy, end_number};
 
 /// The callers above the copied frame, and how the stack ends.
 pub fn unwind(view: &mut View<'_, '_>, copy: &StackCopy<'_>, found: usize) -> (Vec<u64>, u8) {
-    let memory = StackMemory { start: copy.sp, bytes: copy.bytes, is_32bit: copy.is_32bit };
-    let mut frame = Frame { ip: copy.ip, sp: copy.sp, fp: copy.fp, is_return: copy.is_return, bx_at: None };
+    let memory = StackMemory { start: copy.sp, bytes: copy.bytes, machine: machine_of(copy) };
+    let mut frame = Frame {
+        ip: copy.ip,
+        sp: copy.sp,
+        fp: copy.fp,
+        is_return: copy.is_return,
+        bx_at: None,
+        lr: (!copy.is_return).then_some(copy.lr),
+    };
     let mut callers = Vec::new();
     loop {
         let address = frame.ip.wrapping_sub(u64::from(frame.is_return));
@@ -26,6 +33,15 @@ pub fn unwind(view: &mut View<'_, '_>, copy: &StackCopy<'_>, found: usize) -> (V
             return (callers, end_number("depth_limit"));
         }
         callers.push(frame.ip);
+    }
+}
+
+/// A copy is finished on the machine that it was made on.
+fn machine_of(copy: &StackCopy<'_>) -> Machine {
+    match copy.is_32bit {
+        _ if cfg!(target_arch = "aarch64") => Machine::Arm64 { address_bits: copy.address_bits },
+        true => Machine::X86,
+        false => Machine::X86_64,
     }
 }
 

@@ -1,14 +1,16 @@
 //! From `.eh_frame` and `.debug_frame` to rules by address.  The bytes are a traced system's and may be
 //! hostile: all work is bounded by their length and by `MAX_ROWS`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice, Expression,
-    Operation, Register, RegisterRule, RunTimeEndian, UnwindContext, UnwindSection, UnwindTableRow,
+    Operation, Register, RegisterRule, RunTimeEndian, UnwindContext, UnwindSection, UnwindTableRow, Vendor,
 };
 use object::elf;
 
+use super::marks::without_marks;
 use super::rule::{Cfa, Rule, SavedFp};
 
 /// Of one file; the largest browsers have three million.
@@ -48,6 +50,8 @@ pub enum Special {
     Entry,
     /// A signal's handler returns to its begin.
     SignalReturn,
+    /// arm64: stubs of the procedure linkage table, which leave the stack alone.
+    Stubs,
 }
 
 /// The DWARF numbers of the registers that matter.
@@ -78,17 +82,27 @@ pub fn read_rules(frames: &CallFrames) -> Rules {
     let Some(registers) = Registers::of(frames) else { return Rules::default() };
     let endian = if frames.big_endian { RunTimeEndian::Big } else { RunTimeEndian::Little };
     let address_size = if frames.is_64 { 8 } else { 4 };
+    // The instruction that signs a return address has another meaning elsewhere.
+    let vendor = if registers.is_arm64 { Vendor::AArch64 } else { Vendor::Default };
+    let content = |bytes, is_eh_frame| match registers.is_arm64 {
+        true => without_marks(bytes, is_eh_frame, frames.big_endian),
+        false => Cow::Borrowed(bytes),
+    };
     if let Some((address, bytes)) = &frames.eh_frame {
-        let mut section = EhFrame::new(bytes, endian);
+        let bytes = content(bytes, true);
+        let mut section = EhFrame::new(&bytes, endian);
         section.set_address_size(address_size);
+        section.set_vendor(vendor);
         functions.read(&section, &BaseAddresses::default().set_eh_frame(*address), registers);
     }
     if let Some(bytes) = &frames.debug_frame {
-        let mut section = DebugFrame::new(bytes, endian);
+        let bytes = content(bytes, false);
+        let mut section = DebugFrame::new(&bytes, endian);
         section.set_address_size(address_size);
+        section.set_vendor(vendor);
         functions.read(&section, &BaseAddresses::default(), registers);
     }
-    if functions.functions.is_empty() {
+    if functions.functions.is_empty() && frames.special.is_empty() {
         return Rules { damaged: functions.damaged, ..Rules::default() };
     }
     let mut rules = functions.into_rules();
@@ -96,11 +110,12 @@ pub fn read_rules(frames: &CallFrames) -> Rules {
     for &(start, end, special) in &frames.special {
         match special {
             Special::Entry => rules.replace(start, end, Rule::END),
+            Special::Stubs => rules.replace(start, end, Rule { cfa: Cfa::Sp(0), ..Rule::NONE }),
             // Looked up one byte before, as all return addresses are.
-            Special::SignalReturn if frames.machine == elf::EM_X86_64 => {
-                rules.replace(start.saturating_sub(1), end, Rule { cfa: Cfa::Signal(160), ..Rule::NONE });
+            Special::SignalReturn => {
+                let Some(sp_at) = registers.sp_in_signal_frame() else { continue };
+                rules.replace(start.saturating_sub(1), end, Rule { cfa: Cfa::Signal(sp_at), ..Rule::NONE });
             }
-            Special::SignalReturn => {}
         }
     }
     rules
@@ -110,10 +125,10 @@ impl Rules {
     fn replace(&mut self, start: u64, end: u64, rule: Rule) {
         let from = self.rows.partition_point(|row| row.0 < start);
         let to = self.rows.partition_point(|row| row.0 <= end);
-        if start >= end || to == 0 {
+        if start >= end {
             return;
         }
-        let after = self.rows[to - 1].1;
+        let after = to.checked_sub(1).map_or(Rule::NONE, |last| self.rows[last].1);
         self.rows.splice(from..to, [(start, rule), (end, after)]);
     }
 
@@ -142,11 +157,34 @@ impl Registers {
 }
 
 impl Registers {
-    /// Where a register of x86-64 lies in the kernel's `struct pt_regs`, in words.
+    /// Where a register lies in the kernel's `struct pt_regs`, in words.
     fn saved_at(self, register: u16) -> Option<u8> {
         // rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 ... r15
         const PLACES: [u8; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
-        if self.is_arm64 || self.word != 8 { None } else { PLACES.get(usize::from(register)).copied() }
+        match (self.is_arm64, self.word) {
+            (true, _) => u8::try_from(register).ok().filter(|number| *number < 31),
+            (false, 8) => PLACES.get(usize::from(register)).copied(),
+            _ => None,
+        }
+    }
+
+    /// [`Rule::lr`] of a return address; None when it is where no rule can say.
+    fn saved_lr(self, saved: Option<RegisterRule<usize>>) -> Option<i16> {
+        match saved {
+            None | Some(RegisterRule::SameValue) if self.is_arm64 => Some(0),
+            Some(RegisterRule::Offset(offset @ ..0)) if self.is_arm64 => i16::try_from(offset).ok(),
+            Some(RegisterRule::Offset(offset)) if !self.is_arm64 && offset == -self.word => Some(0),
+            _ => None,
+        }
+    }
+
+    /// How far above the stack pointer the kernel saves the one that a signal interrupts.
+    fn sp_in_signal_frame(self) -> Option<i32> {
+        match (self.is_arm64, self.word) {
+            (true, _) => Some(560), // 128 of siginfo, 176 before struct sigcontext, 256 in it
+            (false, 8) => Some(160),
+            _ => None,
+        }
     }
 }
 
@@ -176,8 +214,11 @@ impl Functions {
             HashMap::default();
         let mut context = UnwindContext::<usize, Storage>::new_in();
         let mut entries = section.entries(bases);
-        // An error ends the iteration: without the length of an entry there is no next one.
-        while let Ok(Some(entry)) = entries.next() {
+        // An error ends the iteration.
+        while let Some(entry) = entries.next().unwrap_or_else(|_| {
+            self.damaged += 1;
+            None
+        }) {
             let CieOrFde::Fde(partial) = entry else { continue };
             let fde = partial.parse(|section, bases, offset| {
                 if let Some(cie) = cies.get(&offset) {
@@ -197,17 +238,23 @@ impl Functions {
             }
             let first = self.rows.len();
             let is_signal = fde.is_signal_trampoline();
+            let mut reached = fde.initial_address();
             let complete = fde.rows(section, bases, &mut context).and_then(|mut table| {
                 while let Some(row) = table.next_row()? {
                     if self.rows.len() >= MAX_ROWS {
                         self.cut = true;
                         break;
                     }
+                    reached = row.end_address();
                     let rule = rule_of(row, section, registers, is_signal, fde.cie().encoding());
                     self.rows.push((row.start_address(), rule));
                 }
                 Ok(())
             });
+            // What was true before the damage need not be true after it.
+            if complete.is_err() || self.cut {
+                self.rows.push((reached, Rule::UNSUPPORTED));
+            }
             self.damaged += u64::from(complete.is_err());
             let (start, end) = (fde.initial_address(), fde.end_address());
             self.functions.push(Function { start, end, first, len: self.rows.len() - first });
@@ -258,32 +305,15 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
     is_signal: bool,
     encoding: gimli::Encoding,
 ) -> Rule {
-    let return_address = row.register(registers.ra);
     if is_signal {
         return signal_rule(row.cfa(), section, registers, encoding);
     }
-    match return_address {
+    let lr = match row.register(registers.ra) {
         Some(RegisterRule::Undefined) => return Rule::END,
-        None if registers.is_arm64 => {}
-        Some(RegisterRule::SameValue) if registers.is_arm64 => {}
-        Some(RegisterRule::Offset(_)) if registers.is_arm64 => {}
-        Some(RegisterRule::Offset(offset)) if offset == -registers.word => {}
-        Some(RegisterRule::Register(Register(number))) => {
-            return match (row.cfa(), registers.saved_at(number)) {
-                (CfaRule::RegisterAndOffset { register, offset }, Some(place))
-                    if *register == registers.sp =>
-                {
-                    i32::try_from(*offset).map_or(Rule::UNSUPPORTED, |offset| Rule {
-                        cfa: Cfa::ReturnIn(place, offset),
-                        ..Rule::NONE
-                    })
-                }
-                _ => Rule::UNSUPPORTED,
-            };
-        }
-        _ => return Rule::UNSUPPORTED,
-    }
-    let Some(cfa) = cfa_of(row.cfa(), section, registers, encoding) else { return Rule::UNSUPPORTED };
+        Some(RegisterRule::Register(register)) => return return_in(register, row.cfa(), registers),
+        saved => registers.saved_lr(saved),
+    };
+    let cfa = cfa_of(row.cfa(), section, registers, encoding);
     let fp = match row.register(registers.fp) {
         None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(SavedFp::Same),
         Some(RegisterRule::Offset(offset)) => i16::try_from(offset).ok().map(SavedFp::AtCfa),
@@ -298,22 +328,23 @@ fn rule_of<'a, S: UnwindSection<Slice<'a>>>(
         }
         _ => None,
     };
-    // On arm64 the return address lies above the saved frame pointer, or both are in registers.
-    if registers.is_arm64 {
-        let pair = match (fp, return_address) {
-            (Some(SavedFp::AtCfa(fp)), Some(RegisterRule::Offset(ra))) => ra == i64::from(fp) + 8,
-            (Some(SavedFp::Same), None | Some(RegisterRule::SameValue)) => true,
-            _ => false,
-        };
-        if !pair {
-            return Rule::UNSUPPORTED;
-        }
-    }
     let bx = match registers.bx.map(|bx| row.register(bx)) {
         Some(Some(RegisterRule::Offset(offset))) => i16::try_from(offset).unwrap_or(0),
         _ => 0,
     };
-    fp.map_or(Rule::UNSUPPORTED, |fp| Rule { cfa, fp, bx })
+    let (Some(cfa), Some(fp), Some(lr)) = (cfa, fp, lr) else { return Rule::UNSUPPORTED };
+    Rule { cfa, fp, bx, lr }
+}
+
+/// The return address is in another register, as it is around a vfork of x86-64.
+fn return_in(register: Register, cfa: &CfaRule<usize>, registers: Registers) -> Rule {
+    let CfaRule::RegisterAndOffset { register: base, offset } = cfa else { return Rule::UNSUPPORTED };
+    match (registers.saved_at(register.0), i32::try_from(*offset)) {
+        (Some(place), Ok(offset)) if *base == registers.sp && !registers.is_arm64 => {
+            Rule { cfa: Cfa::ReturnIn(place, offset), ..Rule::NONE }
+        }
+        _ => Rule::UNSUPPORTED,
+    }
 }
 
 /// The kernel's frame lies at the stack pointer; the description tells where sp is in it.
@@ -391,7 +422,8 @@ fn plt(operations: &[Operation<Slice<'_>>], registers: Registers) -> Option<Cfa>
             Operation::Shl,
             Operation::Plus,
         ] => {
-            let usual = register == registers.sp
+            let usual = !registers.is_arm64
+                && register == registers.sp
                 && offset == registers.word
                 && ip == registers.ra
                 && 1 << shift == registers.word;

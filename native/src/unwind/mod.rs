@@ -5,6 +5,7 @@
 //! walk goes.
 
 mod cfi;
+mod marks;
 mod rule;
 mod table;
 mod walk;
@@ -12,7 +13,7 @@ mod walk;
 pub use cfi::{CallFrames, Special};
 pub use rule::{Cfa, Rule, WireRule};
 pub use table::{CodeSegment, Table, TableError};
-pub use walk::{Frame, StackMemory, Stop};
+pub use walk::{Frame, Machine, StackMemory, Stop};
 
 #[cfg(test)]
 mod tests;

@@ -42,20 +42,23 @@ pub struct Rule {
     pub fp: SavedFp,
     /// x86-64: rbx is saved at CFA + offset.  0: it is not.
     pub bx: i16,
+    /// arm64: the return address is saved at CFA + offset.  0: it is still in lr.
+    pub lr: i16,
 }
 
 /// A rule as `struct sberf_rule` of bpf/tables.h has it.
 pub type WireRule = [u64; 2];
 
 impl Rule {
-    pub const NONE: Rule = Rule { cfa: Cfa::None, fp: SavedFp::Same, bx: 0 };
-    pub const UNSUPPORTED: Rule = Rule { cfa: Cfa::Unsupported, fp: SavedFp::Same, bx: 0 };
+    pub const NONE: Rule = Rule { cfa: Cfa::None, fp: SavedFp::Same, bx: 0, lr: 0 };
+    pub const UNSUPPORTED: Rule = Rule { cfa: Cfa::Unsupported, ..Rule::NONE };
+    pub const END: Rule = Rule { cfa: Cfa::End, ..Rule::NONE };
 
     /// The place of rbx in `struct pt_regs`, in words.
     pub const BX: u8 = 5;
-    pub const END: Rule = Rule { cfa: Cfa::End, fp: SavedFp::Same, bx: 0 };
 
-    /// `{s32 cfa_offset, s16 fp_offset, u8 cfa, u8 fp, s16 bx_offset, s16 unused[3]}`, little-endian.
+    /// `{s32 cfa_offset, s16 fp_offset, u8 cfa, u8 fp, s16 bx_offset, s16 lr_offset, s16 unused[2]}`,
+    /// little-endian.
     pub fn to_wire(self) -> WireRule {
         let (kind, offset) = match self.cfa {
             Cfa::None => (0, 0),
@@ -77,6 +80,6 @@ impl Rule {
             (_, SavedFp::AtFp(offset)) => (2, offset),
         };
         let first = u64::from(offset as u32) | u64::from(fp_offset as u16) << 32 | kind << 48 | fp_kind << 56;
-        [first, u64::from(self.bx as u16)]
+        [first, u64::from(self.bx as u16) | u64::from(self.lr as u16) << 16]
     }
 }

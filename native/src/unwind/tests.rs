@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use super::cfi::read_rules;
 use super::rule::SavedFp;
-use super::{CallFrames, Cfa, CodeSegment, Frame, Rule, StackMemory, Stop, Table, TableError};
+use super::{CallFrames, Cfa, CodeSegment, Frame, Machine, Rule, StackMemory, Stop, Table, TableError};
 use crate::symbols;
+
+mod arm64;
 
 const OURSELVES: &str = "/proc/self/exe";
 
@@ -87,16 +89,16 @@ fn memory(words: &[u64]) -> Vec<u8> {
 }
 
 fn leaf() -> Frame {
-    Frame { ip: 0x40_0000, sp: 0x1000, fp: 0x1020, is_return: false, bx_at: None }
+    Frame { ip: 0x40_0000, sp: 0x1000, fp: 0x1020, is_return: false, bx_at: None, lr: None }
 }
 
 #[test]
 fn each_rule_finds_the_caller() {
     let bytes = memory(&[0x1111, 0x2222, 0x1030, 0x4444, 0x5555, 0x6666, 0x7777, 0x8888]);
-    let memory = StackMemory { start: 0x1000, bytes: &bytes, is_32bit: false };
+    let memory = StackMemory { start: 0x1000, bytes: &bytes, machine: Machine::X86_64 };
     let caller = |rule: Rule| leaf().caller(rule, &memory);
-    let frame = |ip, sp, fp| Ok(Frame { ip, sp, fp, is_return: true, bx_at: None });
-    let rule = |cfa, fp| Rule { cfa, fp, bx: 0 };
+    let frame = |ip, sp, fp| Ok(Frame { ip, sp, fp, is_return: true, bx_at: None, lr: None });
+    let rule = |cfa, fp| Rule { cfa, fp, ..Rule::NONE };
     assert_eq!(caller(rule(Cfa::Sp(8), SavedFp::Same)), frame(0x1111, 0x1008, 0x1020));
     assert_eq!(caller(rule(Cfa::Sp(16), SavedFp::AtCfa(-16))), frame(0x2222, 0x1010, 0x1111));
     assert_eq!(caller(rule(Cfa::Fp(16), SavedFp::AtCfa(-16))), frame(0x6666, 0x1030, 0x5555));
@@ -106,8 +108,8 @@ fn each_rule_finds_the_caller() {
     assert_eq!(late.caller(rule(Cfa::Plt(11), SavedFp::Same), &memory), frame(0x2222, 0x1010, 0x1020));
     // Popped already, as it is after an epilogue's last pop.
     assert_eq!(caller(rule(Cfa::Sp(8), SavedFp::AtCfa(-16))), frame(0x1111, 0x1008, 0x1020));
-    assert_eq!(caller(Rule { cfa: Cfa::Sp(8), fp: SavedFp::Same, bx: -40 }).unwrap().bx_at, None);
-    let bx = Rule { cfa: Cfa::Sp(24), fp: SavedFp::Same, bx: -8 };
+    assert_eq!(caller(Rule { cfa: Cfa::Sp(8), bx: -40, ..Rule::NONE }).unwrap().bx_at, None);
+    let bx = Rule { cfa: Cfa::Sp(24), bx: -8, ..Rule::NONE };
     assert_eq!(caller(bx).unwrap().bx_at, Some(0x1010));
     let aligned = Frame { bx_at: Some(0x1010), ..leaf() };
     let by_bx = rule(Cfa::Register(Rule::BX, 8), SavedFp::Same);
@@ -121,7 +123,7 @@ fn each_rule_finds_the_caller() {
 #[test]
 fn a_walk_ends_where_it_must() {
     let bytes = memory(&[0, 0x2222]);
-    let memory = StackMemory { start: 0x1000, bytes: &bytes, is_32bit: false };
+    let memory = StackMemory { start: 0x1000, bytes: &bytes, machine: Machine::X86_64 };
     let caller = |cfa| leaf().caller(Rule { cfa, ..Rule::NONE }, &memory).unwrap_err();
     assert_eq!(caller(Cfa::Sp(8)), Stop::Entry); // no return address
     assert_eq!(caller(Cfa::End), Stop::Entry);
@@ -136,7 +138,7 @@ fn a_walk_ends_where_it_must() {
 #[test]
 fn a_32_bit_stack_has_words_of_four_bytes() {
     let bytes: Vec<u8> = [0x1018u32, 0x804_8000, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let memory = StackMemory { start: 0x1000, bytes: &bytes, is_32bit: true };
+    let memory = StackMemory { start: 0x1000, bytes: &bytes, machine: Machine::X86 };
     let frame = Frame { fp: 0x1000, ..leaf() };
     let caller = frame.caller_by_frame_pointer(&memory).unwrap();
     assert_eq!((caller.ip, caller.sp, caller.fp), (0x804_8000, 0x1008, 0x1018));

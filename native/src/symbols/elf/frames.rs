@@ -5,7 +5,7 @@ use std::fs::File;
 use object::elf;
 
 use super::SymbolError;
-use super::image::Image;
+use super::image::{Image, Section};
 use super::input::Input;
 use super::sections::Sections;
 use super::table::{self, name_at};
@@ -39,39 +39,69 @@ fn read(mut input: Input) -> Result<(CallFrames, Vec<CodeSegment>), SymbolError>
     };
     let eh_frame = section(b".eh_frame");
     let debug_frame = section(b".debug_frame").map(|(_, bytes)| bytes);
-    let is_go = sections.find(b".go.buildinfo").is_some();
     let eh_frame = eh_frame.or_else(|| eh_frame_of_header(&image, &mut input));
+    let is_described = eh_frame.is_some() || debug_frame.is_some();
+    let special = if sections.find(b".go.buildinfo").is_some() {
+        functions_that_are(go_function, &mut input, &image)
+    } else if image.machine != elf::EM_AARCH64 {
+        Vec::new()
+    } else if is_described {
+        stubs_of_arm64(&sections)
+    } else {
+        functions_that_are(vdso_function, &mut input, &image)
+    };
     let frames = CallFrames {
         machine: image.machine,
         is_64: image.format.is_64,
         big_endian: image.format.big_endian,
         entry: image.entry,
-        special: if is_go { go_functions(&mut input, &image) } else { Vec::new() },
+        special,
         eh_frame,
         debug_frame,
     };
     Ok((frames, image.code_segments()))
 }
 
-/// Functions of Go's runtime that its call frames describe as if they were ordinary ones.
-fn go_functions(input: &mut Input, image: &Image) -> Vec<(u64, u64, Special)> {
+/// The functions that `special` knows by name.
+fn functions_that_are(
+    special: fn(&[u8]) -> Option<Special>,
+    input: &mut Input,
+    image: &Image,
+) -> Vec<(u64, u64, Special)> {
     let Ok(table) = table::read(input, image) else { return Vec::new() };
-    let special = |name: &[u8]| {
-        // The first thread's own stack goes on below the call that made the first goroutine.
-        if name == b"runtime.newproc.abi0" {
-            return Some(Special::Entry);
-        }
-        let name = name.strip_suffix(b".abi0").unwrap_or(name);
-        match name.strip_prefix(b"runtime.")? {
-            // A goroutine's or a thread's begin, and where the runtime goes over to a thread's own stack.
-            b"goexit" | b"rt0_go" | b"mstart" | b"clone" | b"mcall" | b"systemstack" => Some(Special::Entry),
-            b"sigreturn" | b"sigreturn__sigaction" => Some(Special::SignalReturn),
-            _ => None,
-        }
-    };
     let spans = table.spans.iter();
     spans
         .filter_map(|span| Some((span.start, span.end, special(name_at(&table.names, span.value))?)))
+        .collect()
+}
+
+/// Functions of Go's runtime that its call frames describe as if they were ordinary ones.
+fn go_function(name: &[u8]) -> Option<Special> {
+    // The first thread's own stack goes on below the call that made the first goroutine.
+    if name == b"runtime.newproc.abi0" {
+        return Some(Special::Entry);
+    }
+    let name = name.strip_suffix(b".abi0").unwrap_or(name);
+    match name.strip_prefix(b"runtime.")? {
+        // A goroutine's or a thread's begin, and where the runtime goes over to a thread's own stack.
+        b"goexit" | b"rt0_go" | b"mstart" | b"clone" | b"mcall" | b"systemstack" => Some(Special::Entry),
+        b"sigreturn" | b"sigreturn__sigaction" => Some(Special::SignalReturn),
+        _ => None,
+    }
+}
+
+/// arm64's vDSO has no call frames, so that unwinders know a signal's frame by its code or its name.
+fn vdso_function(name: &[u8]) -> Option<Special> {
+    (name == b"__kernel_rt_sigreturn").then_some(Special::SignalReturn)
+}
+
+/// What follows the first stub, which is another one: it goes to the dynamic linker.
+fn stubs_of_arm64(sections: &Sections) -> Vec<(u64, u64, Special)> {
+    const FIRST_STUB_BYTES: u64 = 32;
+    let plt = sections.find(b".plt").filter(|plt| plt.size > FIRST_STUB_BYTES);
+    let end = |plt: &Section| plt.address.checked_add(plt.size);
+    plt.and_then(|plt| Some((plt.address + FIRST_STUB_BYTES, end(plt)?, Special::Stubs)))
+        .into_iter()
         .collect()
 }
 
