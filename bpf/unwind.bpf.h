@@ -369,6 +369,27 @@ static __always_inline void undescribed_rule(struct walk *w, struct window *wind
 	}
 }
 
+/*
+ * Generated code that keeps no frame pointer but calls and returns: `add $N,%rsp; ret` follows the call, as in
+ * the trampolines of CPython.
+ */
+static __always_inline void trampoline_rule(const struct walk *w, struct sberf_rule *rule)
+{
+#if !defined(__TARGET_ARCH_arm64)
+	u8 code[5];
+
+	if (!w->is_return || w->is_32bit || bpf_probe_read_user(code, sizeof(code), (void *)w->ip))
+		return;
+	if (code[0] == 0x48 && code[1] == 0x83 && code[2] == 0xc4 && code[3] < 0x80 && code[4] == 0xc3) {
+		rule->cfa_offset = code[3] + 8;
+		rule->cfa = SBERF_CFA_SP;
+		rule->fp = SBERF_FP_SAME;
+	}
+#else
+	(void)w, (void)rule;
+#endif
+}
+
 /* The rule at an address, from its file's table; returns 1 when the walk is over. */
 static __always_inline long look_up_rule(struct walker *walker, u64 address, struct sberf_rule *rule)
 {
@@ -395,6 +416,7 @@ static __always_inline long look_up_rule(struct walker *walker, u64 address, str
 		return 0;
 	case SBERF_TABLE_NONE:
 		frame_pointer_rule(w, SBERF_CFA_FP_CHAIN, rule);
+		trampoline_rule(w, rule);
 		return 0;
 	case SBERF_TABLE_PENDING:
 		return stop(w, SBERF_END_TABLE_PENDING);

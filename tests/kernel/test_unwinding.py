@@ -139,3 +139,15 @@ def test_without_tables_the_same_program_has_no_callers(tmp_path: Path) -> None:
     )
     quality = stack_quality(recording)
     assert quality.complete_samples < 0.5 * quality.total_samples
+
+
+def test_a_trampoline_without_a_frame_pointer(workloads: Workloads, tmp_path: Path) -> None:
+    program = workloads.build("trampoline", *ORDINARY)
+    recording = record(tmp_path / "trampoline.data", "-F", "2000", "--", program)
+    working = [sample for sample in read_samples(recording) if sample.has("work")]
+    # The first ones, whose tables are being made, carry a copy of the stack, but not of the trampoline.
+    working = working[len(working) // 2 :]
+    assert len(working) > 300
+    expected = ("work", None, "with_other_use_of_rbp", "main")
+    assert share(working, lambda sample: sample.user_functions[:4] == expected) > 0.99
+    assert share(working, lambda sample: sample.end == "entry") > 0.99
