@@ -464,6 +464,7 @@ static long walk_frame(u64 index, void *ctx)
 		frame_pointer_rule(w, SBERF_CFA_FP_CHAIN, &rule);
 	else if (rule_at(walker, &rule))
 		return 1;
+	/* The place for an interpreter's own frames, when the function is its loop: docs/architecture.md. */
 	if (leave_frame(w, &rule, &walker->scratch->window))
 		return 1;
 	/* What is certainly no address of code means that a register held something else. */
