@@ -106,7 +106,7 @@ impl Capture {
         let suspended_ns = clocks.boottime_ns.saturating_sub(clocks.monotonic_ns) as i64;
         let maps = programs.table_maps.take().expect("nobody has taken them before");
         let tables = TableStore::new(maps).map_err(|e| Error::io("cannot map the unwind tables", &e))?;
-        let tables = TableMaker::new(tables);
+        let tables = TableMaker::new(tables).map_err(|e| Error::io("cannot start a thread", &e))?;
         let keeper = Keeper::new(BootClock::new(suspended_ns), to_drain, kept_files, tables.clone());
         let scan_flag = Arc::clone(&scan_now);
         let keeper = spawn("sberf-keeper", move || keeper.run(&events_of_keeper, scan, &scan_flag))?;
@@ -193,6 +193,7 @@ impl Capture {
             let _ = event.disable();
         }
         self.end_ns = clock::monotonic_ns();
+        self.tables.end();
         self.stop.raise();
         let drained = drain.join();
         if let Some(keeper) = self.keeper.take() {

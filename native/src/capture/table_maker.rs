@@ -1,8 +1,12 @@
 //! Makes the tables that the unwinder asks for, several at a time, off the capture's hot path.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::tables::{FileKey, TableStore};
 use crate::symbols;
@@ -10,10 +14,24 @@ use crate::unwind::{Table, TableError};
 
 /// Files whose refusal is told by name.
 const MAX_NAMED: usize = 100;
+/// Of each kind.
+const MAX_THREADS: usize = 4;
+const MAX_SMALL_BYTES: u64 = 8 << 20;
+const NICENESS: i32 = -5;
+/// 2 MiB: a libc, a shell, an interpreter.
+const FIRST_WORDS: u32 = 512 << 10;
 
 /// Shared by those who make tables.
 #[derive(Clone)]
-pub struct TableMaker(Arc<Mutex<State>>);
+pub struct TableMaker(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// For files that take less than about 10 ms, and for the others: those must not keep these waiting.
+    small: ThreadPool,
+    large: ThreadPool,
+    ended: AtomicBool,
+}
 
 struct State {
     store: TableStore,
@@ -27,33 +45,57 @@ pub enum Code {
 }
 
 impl TableMaker {
-    pub fn new(store: TableStore) -> Self {
-        Self(Arc::new(Mutex::new(State { store, refused: Vec::new() })))
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(store: TableStore) -> io::Result<Self> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let maker = Self(Arc::new(Shared {
+            state: Mutex::new(State { store, refused: Vec::new() }),
+            small: new_pool(cpus.min(MAX_THREADS))?,
+            large: new_pool(cpus.min(MAX_THREADS))?,
+            ended: AtomicBool::new(false),
+        }));
+        let first = maker.clone();
+        // Without it, the first table would wait for the memory.
+        maker.0.small.spawn(move || _ = first.lock().store.reserve(FIRST_WORDS));
+        Ok(maker)
     }
 
     /// Makes the table of a file soon; `name` is for messages.
     pub fn make(&self, key: FileKey, code: Code, name: String) {
         let shared = self.clone();
-        rayon::spawn(move || {
-            let table = read(&code);
-            let state = &mut *shared.lock();
-            let refused = match table {
-                Ok(table) => state.store.install(key, &table).err().map(|refused| refused.to_string()),
-                Err(Some(TableError::TooSparse)) => {
-                    state.store.refuse(key);
-                    Some(TableError::TooSparse.to_string())
-                }
-                Err(_) => {
-                    state.store.install_none(key);
-                    None
-                }
-            };
-            if let Some(refused) = refused
-                && state.refused.len() < MAX_NAMED
-            {
-                state.refused.push(format!("no unwind table for {name}: {refused}"));
+        let pool = if code.len() > MAX_SMALL_BYTES { &self.0.large } else { &self.0.small };
+        pool.spawn(move || {
+            if !shared.0.ended.load(Ordering::Relaxed) {
+                let table = read(&code);
+                shared.install(key, table, &name);
             }
         });
+    }
+
+    fn install(&self, key: FileKey, table: Result<Table, Option<TableError>>, name: &str) {
+        let state = &mut *self.lock();
+        let refused = match table {
+            Ok(table) => state.store.install(key, &table).err().map(|refused| refused.to_string()),
+            Err(Some(TableError::TooSparse)) => {
+                state.store.refuse(key);
+                Some(TableError::TooSparse.to_string())
+            }
+            Err(_) => {
+                state.store.install_none(key);
+                None
+            }
+        };
+        if let Some(refused) = refused
+            && state.refused.len() < MAX_NAMED
+        {
+            state.refused.push(format!("no unwind table for {name}: {refused}"));
+        }
+    }
+
+    /// Nobody needs what is not made yet.
+    pub fn end(&self) {
+        self.0.ended.store(true, Ordering::Relaxed);
     }
 
     /// The file could not be opened: is it asked for again?
@@ -76,8 +118,27 @@ impl TableMaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Code {
+    fn len(&self) -> u64 {
+        match self {
+            Code::File(file) => file.metadata().map_or(0, |metadata| metadata.len()),
+            Code::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// Threads that run before other work, where we may: what they make now, samples need now.
+fn new_pool(threads: usize) -> io::Result<ThreadPool> {
+    let prefer = |_| {
+        // SAFETY: no pointers; on Linux it is this thread's value, and a refusal changes nothing.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+    };
+    let pool = ThreadPoolBuilder::new().num_threads(threads).start_handler(prefer);
+    pool.thread_name(|_| "sberf-tables".to_string()).build().map_err(io::Error::other)
 }
 
 /// None: it is no file of machine code, or a damaged one.

@@ -14,6 +14,8 @@ use crate::unwind::{Table, WireRule};
 const CHUNK_SHIFT: u32 = 15;
 const CHUNK_WORDS: u32 = 1 << CHUNK_SHIFT;
 const MAX_RULES: usize = 65536;
+/// Chunks that are added at once, at least: 1 MiB.
+const MIN_NEW_CHUNKS: usize = 8;
 /// 48 MiB; numbers of words have 24 bits.
 const MAX_WORDS: u32 = 12 << 20;
 /// A page's rows are at most so many, and never cross the end of a chunk.
@@ -103,7 +105,8 @@ impl TableStore {
         let crossings = rows / (CHUNK_WORDS - MAX_ROWS_IN_PAGE) + 2;
         let wanted = pages + rows + crossings * MAX_ROWS_IN_PAGE;
         let placed = self.allocate(wanted).ok_or(Refused::NoRoom).and_then(|words| {
-            let end = self.write(words, table).ok_or(Refused::NoMemory)?;
+            self.reserve(words.start + words.len).map_err(|_| Refused::NoMemory)?;
+            let end = self.write(words, table);
             self.release(Words { start: end, len: words.start + words.len - end });
             Ok(Words { start: words.start, len: end - words.start })
         });
@@ -154,7 +157,7 @@ impl TableStore {
     }
 
     /// Writes index and rows; returns the word behind them.
-    fn write(&mut self, words: Words, table: &Table) -> Option<u32> {
+    fn write(&mut self, words: Words, table: &Table) -> u32 {
         let ids: Vec<u32> = table.rules.iter().map(|rule| self.rule_id(rule.to_wire())).collect();
         let mut at = words.start + table.pages() as u32;
         let mut rows = table.rows.iter();
@@ -163,14 +166,14 @@ impl TableStore {
             if at % CHUNK_WORDS + count > CHUNK_WORDS {
                 at = at.next_multiple_of(CHUNK_WORDS);
             }
-            self.word(words.start + page as u32)?.store(at << 8 | count, Ordering::Relaxed);
+            self.word(words.start + page as u32).store(at << 8 | count, Ordering::Relaxed);
             for row in rows.by_ref().take(count as usize) {
                 let id = ids.get((row & 0x3f_ffff) as usize).copied().unwrap_or(UNSUPPORTED);
-                self.word(at)?.store(row & !0x3f_ffff | id, Ordering::Relaxed);
+                self.word(at).store(row & !0x3f_ffff | id, Ordering::Relaxed);
                 at += 1;
             }
         }
-        Some(at)
+        at
     }
 
     /// The same rule has the same number in all tables.
@@ -191,43 +194,53 @@ impl TableStore {
         id as u32
     }
 
-    fn word(&mut self, number: u32) -> Option<&AtomicU32> {
-        let chunk = (number >> CHUNK_SHIFT) as usize;
-        while self.chunks.len() <= chunk {
-            self.add_chunk().ok()?;
-        }
-        let base = self.chunks[chunk].1.base().cast::<u32>();
+    fn word(&self, number: u32) -> &AtomicU32 {
+        let base = self.chunks[(number >> CHUNK_SHIFT) as usize].1.base().cast::<u32>();
         // SAFETY: each mapping holds CHUNK_WORDS aligned words.
-        Some(unsafe { AtomicU32::from_ptr(base.add((number % CHUNK_WORDS) as usize)) })
+        unsafe { AtomicU32::from_ptr(base.add((number % CHUNK_WORDS) as usize)) }
     }
 
-    fn add_chunk(&mut self) -> io::Result<()> {
-        // SAFETY: all-zero options but for size and flags are what libbpf's own macro makes.
-        let mut options: libbpf_sys::bpf_map_create_opts = unsafe { MaybeUninit::zeroed().assume_init() };
-        options.sz = size_of::<libbpf_sys::bpf_map_create_opts>() as _;
-        options.map_flags = libbpf_sys::BPF_F_MMAPABLE;
-        let bytes = CHUNK_WORDS * 4;
-        let map = MapHandle::create(MapType::Array, Some("sberf_chunk"), 4, bytes, 1, &options)
-            .map_err(io::Error::other)?;
-        let mapping = map_memory(&map, bytes as usize)?;
-        let fd = map.as_fd().as_raw_fd().to_ne_bytes();
-        let index = (self.chunks.len() as u32).to_ne_bytes();
-        self.maps.chunks.update(&index, &fd, MapFlags::ANY).map_err(io::Error::other)?;
-        self.chunks.push((map, mapping));
+    /// Makes room for the words before `end`.  Several chunks at once: after each change of a map of maps the
+    /// kernel waits until no program uses the old one, which takes 20 ms and more.
+    ///
+    /// # Errors
+    /// When the kernel gives no memory.
+    pub fn reserve(&mut self, end: u32) -> io::Result<()> {
+        let (have, needed) = (self.chunks.len(), end.div_ceil(CHUNK_WORDS) as usize);
+        if needed <= have {
+            return Ok(());
+        }
+        let wanted = needed.max(have + MIN_NEW_CHUNKS).min(MAX_WORDS.div_ceil(CHUNK_WORDS) as usize);
+        let added = (have..wanted).map(|_| new_chunk()).collect::<io::Result<Vec<_>>>()?;
+        let numbers = |numbers: &mut dyn Iterator<Item = u32>| numbers.flat_map(u32::to_ne_bytes).collect();
+        let places: Vec<u8> = numbers(&mut (have as u32..wanted as u32));
+        let maps: Vec<u8> = numbers(&mut added.iter().map(|(map, _)| map.as_fd().as_raw_fd() as u32));
+        let count = added.len() as u32;
+        let updated = self.maps.chunks.update_batch(&places, &maps, count, MapFlags::ANY, MapFlags::ANY);
+        updated.map_err(io::Error::other)?;
+        self.chunks.extend(added);
         Ok(())
     }
 
+    /// Evicts other tables if need be.
     fn allocate(&mut self, len: u32) -> Option<Words> {
-        loop {
-            if let Some(at) = self.free.iter().position(|free| free.len >= len) {
-                let words = Words { start: self.free[at].start, len };
-                self.free[at].start += len;
-                self.free[at].len -= len;
-                self.free.retain(|free| free.len > 0);
-                return Some(words);
+        let mut evicted = 0;
+        let at = loop {
+            match self.free.iter().position(|free| free.len >= len) {
+                Some(at) => break at,
+                None => self.evict()?,
             }
-            self.evict()?;
+            evicted += 1;
+        };
+        if evicted > 0 {
+            self.evicted += evicted;
+            self.wait_for_programs();
         }
+        let words = Words { start: self.free[at].start, len };
+        self.free[at].start += len;
+        self.free[at].len -= len;
+        self.free.retain(|free| free.len > 0);
+        Some(words)
     }
 
     fn release(&mut self, words: Words) {
@@ -243,7 +256,7 @@ impl TableStore {
         });
     }
 
-    /// Removes the table that was not used for longest; None when there is none.
+    /// Removes the table that was not used for longest; None when there is none.  Programs may still read it.
     fn evict(&mut self) -> Option<()> {
         let used_ns = |key: &FileKey| {
             let value = self.maps.files.lookup(&key.to_bytes(), MapFlags::ANY).ok().flatten();
@@ -252,9 +265,7 @@ impl TableStore {
         let (oldest, _) = self.installed.iter().enumerate().min_by_key(|(_, (key, _))| used_ns(key))?;
         let (key, words) = self.installed.swap_remove(oldest);
         self.forget(key);
-        self.wait_for_programs();
         self.release(words);
-        self.evicted += 1;
         Some(())
     }
 
@@ -276,6 +287,18 @@ impl FileKey {
         bytes[12..].copy_from_slice(&self.kind.to_ne_bytes());
         bytes
     }
+}
+
+fn new_chunk() -> io::Result<(MapHandle, Mapping)> {
+    // SAFETY: all-zero options but for size and flags are what libbpf's own macro makes.
+    let mut options: libbpf_sys::bpf_map_create_opts = unsafe { MaybeUninit::zeroed().assume_init() };
+    options.sz = size_of::<libbpf_sys::bpf_map_create_opts>() as _;
+    options.map_flags = libbpf_sys::BPF_F_MMAPABLE;
+    let bytes = CHUNK_WORDS * 4;
+    let map = MapHandle::create(MapType::Array, Some("sberf_chunk"), 4, bytes, 1, &options)
+        .map_err(io::Error::other)?;
+    let mapping = map_memory(&map, bytes as usize)?;
+    Ok((map, mapping))
 }
 
 fn map_memory(map: &MapHandle, len: usize) -> io::Result<Mapping> {
