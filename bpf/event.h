@@ -124,7 +124,7 @@ struct sberf_wanted {
 	unsigned int unused;
 };
 
-/* 72 bytes, then len bytes of the stack from sp on: what the unwinder needs a table for that is not there yet */
+/* 64 bytes, then len bytes of the stack from sp on: it needs a table that is not there yet */
 struct sberf_stack_copy {
 	struct sberf_record rec;
 	unsigned long long id;     /* stands for the callers in sberf_sample.user_callers */
@@ -132,16 +132,15 @@ struct sberf_stack_copy {
 	unsigned long long ip;     /* of the last one found */
 	unsigned long long sp;
 	unsigned long long fp;
-	unsigned int tgid;
 	unsigned int len;
 	unsigned char is_return;
 	unsigned char is_32bit;
 	unsigned char address_bits; /* arm64: above them a return address is signed; 0: it is not */
-	unsigned char unused[5];
+	unsigned char unused;
 	unsigned long long lr;     /* arm64: the link register; only when is_return is 0 */
 };
 
-_Static_assert(sizeof(struct sberf_stack_copy) == 72, "native/src/wire.rs");
+_Static_assert(sizeof(struct sberf_stack_copy) == 64, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_cgroup) == 48, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_wanted) == 48, "native/src/wire.rs");
 _Static_assert(sizeof(struct sberf_exec) == 40, "native/src/wire.rs");

@@ -18,6 +18,7 @@
 #include "tables.h"
 
 #define VM_EXEC 0x4
+#define E2BIG 7
 
 /* arm64 has pages of 4, 16 or 64 KiB. */
 const volatile u32 page_shift = 12;
@@ -177,22 +178,26 @@ __noinline u64 find_vma(u64 mm, u64 address, struct maple_pivots *pivots)
 	return 0;
 }
 
-/* Asks user space for a table; the file is mapped in the current process. */
-static __always_inline void want_file(struct code_space *space, const struct sberf_file_key *key,
-				      const struct code_mapping *m)
+/* Asks user space for a table, once; the file is mapped in the current process.  Returns the file's state. */
+static __always_inline u32 want_file(struct code_space *space, const struct sberf_file_key *key,
+				     const struct code_mapping *m)
 {
 	struct sberf_file pending = { .state = SBERF_TABLE_PENDING };
 	struct sberf_wanted *wanted;
 	struct emitter e;
 
+	long error;
+
 	if (!emitter_init(&e))
-		return;
-	if (bpf_map_update_elem(&files, key, &pending, BPF_NOEXIST))
-		return; /* somebody else was faster, or there are too many files */
+		return SBERF_TABLE_PENDING;
+	error = bpf_map_update_elem(&files, key, &pending, BPF_NOEXIST);
+	if (error) /* there are too many files, or somebody else was faster, or just now has the map's lock */
+		return error == -E2BIG ? SBERF_TABLE_REFUSED : SBERF_TABLE_PENDING;
 	wanted = bpf_ringbuf_reserve(e.ring, sizeof(*wanted), 0);
 	if (!wanted) {
 		bpf_map_delete_elem(&files, key);
-		return count_drop(&e);
+		count_drop(&e);
+		return SBERF_TABLE_PENDING;
 	}
 	record_init(&e, &wanted->rec, SBERF_WANTED, 0);
 	wanted->inode = key->inode;
@@ -203,6 +208,7 @@ static __always_inline void want_file(struct code_space *space, const struct sbe
 	wanted->tgid = space->tgid;
 	wanted->unused = 0;
 	bpf_ringbuf_submit(wanted, BPF_RB_FORCE_WAKEUP);
+	return SBERF_TABLE_PENDING;
 }
 
 static __always_inline bool file_key_of(struct mm_struct *mm, struct vm_area_struct *vma, u64 start,
@@ -261,8 +267,7 @@ __noinline int look_up_mapping(struct code_space *space, struct code_mapping *m,
 			m->first_page = file->first_page;
 			m->pages = file->pages;
 		} else {
-			m->state = SBERF_TABLE_PENDING;
-			want_file(space, &key, m);
+			m->state = want_file(space, &key, m);
 		}
 	}
 	m->salt = space->salt;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Walks user stacks by the tables that user space makes of each file's call frames, and by frame pointer where
- * code has none.
+ * Walks user stacks by the tables that user space makes of each file's call frames, and by frame pointer
+ * where code has none.
  */
 #ifndef SBERF_UNWIND_BPF_H
 #define SBERF_UNWIND_BPF_H
@@ -11,9 +11,11 @@
 #include <bpf/bpf_core_read.h>
 #include "event.h"
 #include "emit.bpf.h"
+#include "copy.bpf.h"
 #include "mapping.bpf.h"
 #include "stack.bpf.h"
 #include "table.bpf.h"
+#include "walk.bpf.h"
 
 const volatile u32 max_user_frames = 127;
 /* Off: by frame pointer alone. */
@@ -53,24 +55,6 @@ struct rule_cache {
 
 #define REGS_BX 5 /* the place of rbx in struct pt_regs, in words */
 
-/* Where a walk is.  Numbers alone: functions that are verified by themselves take it. */
-struct walk {
-	u64 window_at; /* the address of the window */
-	u64 ip, sp, fp;
-#if defined(__TARGET_ARCH_arm64)
-	u64 lr; /* known as long as !is_return */
-	u8 address_bits;
-#else
-	u64 bx_at; /* where rbx was saved last; 0: it is still in its register */
-#endif
-	u64 hash;
-	u64 hash_before; /* without the last address */
-	u32 nr;
-	u8 end;
-	u8 is_32bit;
-	u8 is_return; /* ip is where a call returns to: the code that called is before it */
-};
-
 /* A walk and all that it needs. */
 struct walker {
 	struct walk walk;
@@ -79,68 +63,6 @@ struct walker {
 	struct code_space *space;
 	u64 known_key;
 };
-
-static __always_inline u64 word_len(const struct walk *w)
-{
-	return w->is_32bit ? 4 : 8;
-}
-
-/* The number of the word at `address` in the window, which is moved there if need be; WINDOW_WORDS: unreadable. */
-static __always_inline u64 in_window(struct walk *w, struct window *window, u64 address, u32 words)
-{
-	u64 index = (address - w->window_at) / 8;
-
-	if (address % 8)
-		return WINDOW_WORDS;
-	if (index <= WINDOW_WORDS - words)
-		return index;
-	w->window_at = address;
-	if (!bpf_probe_read_user(window, sizeof(*window), (void *)address))
-		return 0;
-	w->window_at = ~0ULL / 2;
-	return WINDOW_WORDS;
-}
-
-static __always_inline bool read_word(struct walk *w, struct window *window, u64 address, u64 *value)
-{
-	u32 value32;
-	u64 index;
-
-	if (!w->is_32bit) {
-		index = in_window(w, window, address, 1);
-		if (index >= WINDOW_WORDS)
-			return !bpf_probe_read_user(value, sizeof(*value), (void *)address);
-		barrier_var(index); /* what the compiler knows of it, the verifier does not */
-		*value = window->words[index & (WINDOW_WORDS - 1)];
-		return true;
-	}
-	if (bpf_probe_read_user(&value32, sizeof(value32), (void *)address))
-		return false;
-	*value = value32;
-	return true;
-}
-
-/* Two words that follow one another. */
-static __always_inline bool read_pair(struct walk *w, struct window *window, u64 address, u64 *pair)
-{
-	u32 pair32[2];
-	u64 index;
-
-	if (!w->is_32bit) {
-		index = in_window(w, window, address, 2);
-		if (index >= WINDOW_WORDS - 1)
-			return !bpf_probe_read_user(pair, 2 * sizeof(*pair), (void *)address);
-		barrier_var(index);
-		pair[0] = window->words[index & (WINDOW_WORDS - 1)];
-		pair[1] = window->words[(index + 1) & (WINDOW_WORDS - 1)];
-		return true;
-	}
-	if (bpf_probe_read_user(pair32, sizeof(pair32), (void *)address))
-		return false;
-	pair[0] = pair32[0];
-	pair[1] = pair32[1];
-	return true;
-}
 
 static __always_inline long stop(struct walk *w, u8 end)
 {
@@ -161,7 +83,8 @@ static __always_inline long leave_signal(struct walk *w, struct window *window, 
 	u64 fp_at = sp_at + (w->is_32bit ? -4 : -40), ip_at = sp_at + (w->is_32bit ? 28 : 8);
 #endif
 
-	if (!read_word(w, window, ip_at, &w->ip) || !read_word(w, window, fp_at, &w->fp) || !read_word(w, window, sp_at, &w->sp))
+	if (!read_word(w, window, ip_at, &w->ip) || !read_word(w, window, fp_at, &w->fp) ||
+	    !read_word(w, window, sp_at, &w->sp))
 		return stop(w, SBERF_END_UNREADABLE);
 	w->is_return = false;
 	return 0;
@@ -187,7 +110,8 @@ static __always_inline bool other_register(struct walk *w, struct window *window
 	return !w->is_return && !w->nr && task_register(cfa, value);
 }
 
-static __always_inline long frame_address(struct walk *w, struct window *window, const struct sberf_rule *rule, u64 *cfa)
+static __always_inline long frame_address(struct walk *w, struct window *window,
+					  const struct sberf_rule *rule, u64 *cfa)
 {
 	s32 offset = rule->cfa_offset;
 
@@ -244,7 +168,8 @@ static __always_inline u64 strip_signature(const struct walk *w, u64 address)
 }
 
 /* The caller's frame pointer and the return address, each still in its register or saved by itself. */
-static __always_inline bool callers_registers(struct walk *w, struct window *window, const struct sberf_rule *rule, u64 cfa, u64 *pair)
+static __always_inline bool callers_registers(struct walk *w, struct window *window,
+					      const struct sberf_rule *rule, u64 cfa, u64 *pair)
 {
 	u64 fp_at = (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset, lr_at = cfa + rule->lr_offset;
 
@@ -284,7 +209,8 @@ static __always_inline bool follows_call(u64 address)
 }
 
 /* The caller's frame pointer and the return address, which is the last word before `cfa`. */
-static __always_inline bool callers_registers(struct walk *w, struct window *window, const struct sberf_rule *rule, u64 cfa, u64 *pair)
+static __always_inline bool callers_registers(struct walk *w, struct window *window,
+					      const struct sberf_rule *rule, u64 cfa, u64 *pair)
 {
 	u64 word = word_len(w), fp_at = (rule->fp == SBERF_FP_AT_CFA ? cfa : w->fp) + rule->fp_offset;
 
@@ -428,12 +354,13 @@ static __always_inline long look_up_rule(struct walker *walker, u64 address, str
 static __always_inline long rule_at(struct walker *walker, struct sberf_rule *rule)
 {
 	struct walk *w = &walker->walk;
-	u64 address = w->ip - w->is_return;
+	u64 address = w->ip - w->is_return, hash;
 	struct known_rule *known;
 
 	if (!w->is_return)
 		return look_up_rule(walker, address, rule);
-	known = &walker->known->rules[(address * 0x9e3779b97f4a7c15ULL ^ walker->known_key) >> (64 - KNOWN_RULES_SHIFT)];
+	hash = address * 0x9e3779b97f4a7c15ULL ^ walker->known_key;
+	known = &walker->known->rules[hash >> (64 - KNOWN_RULES_SHIFT)];
 	if (known->address != address || known->key != walker->known_key) {
 		if (look_up_rule(walker, address, &known->rule)) {
 			known->address = 0;
@@ -480,68 +407,6 @@ static long walk_frame(u64 index, void *ctx)
 	return 0;
 }
 
-/* Copies are for the moments in which a table is made: so many bytes of them on a CPU in so long. */
-#define MAX_COPIED_BYTES (4 << 20)
-#define COPY_WINDOW_NS 100000000ULL
-#define COPY_STEP 256
-
-struct copy_scratch {
-	u64 window_ns; /* when the window began */
-	u64 copied_bytes;
-	struct sberf_stack_copy head;
-	char bytes[SBERF_MAX_COPY];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct copy_scratch);
-} copy_scratch SEC(".maps");
-
-/* Copies the stack, for user space to go on; returns what then stands for the callers, 0 for none. */
-static __always_inline u64 copy_stack(struct emitter *e, const struct walk *w, struct task_struct *task, u32 tgid,
-				      u64 prefix)
-{
-	/* Above the begin of a main thread's stack lie arguments and environment. */
-	u64 begin = task->mm->start_stack + COPY_STEP, room = begin > w->sp ? begin - w->sp : SBERF_MAX_COPY;
-	u64 now_ns = bpf_ktime_get_ns();
-	struct copy_scratch *c;
-	u32 zero = 0, len = 0;
-
-	c = bpf_map_lookup_elem(&copy_scratch, &zero);
-	if (!c)
-		return 0;
-	if (now_ns - c->window_ns > COPY_WINDOW_NS) {
-		c->window_ns = now_ns;
-		c->copied_bytes = 0;
-	}
-	if (c->copied_bytes >= MAX_COPIED_BYTES)
-		return 0;
-	for (; len < SBERF_MAX_COPY; len += COPY_STEP) {
-		if (len >= room || bpf_probe_read_user(c->bytes + len, COPY_STEP, (void *)(w->sp + len)))
-			break;
-	}
-	record_init(e, &c->head.rec, SBERF_STACK_COPY, 0);
-	c->head.id = hash_step(hash_step(e->cpu, now_ns), 3) | 1ULL << 63;
-	c->head.prefix = prefix;
-	c->head.ip = w->ip;
-	c->head.sp = w->sp;
-	c->head.fp = w->fp;
-	c->head.tgid = tgid;
-	c->head.len = len;
-	c->head.is_return = w->is_return;
-	c->head.is_32bit = w->is_32bit;
-#if defined(__TARGET_ARCH_arm64)
-	c->head.lr = w->lr;
-	c->head.address_bits = w->address_bits;
-#endif
-	if (len > SBERF_MAX_COPY)
-		len = SBERF_MAX_COPY;
-	c->copied_bytes += len;
-	return emit_copy(e, &c->head.rec, sizeof(c->head) + len, wake_flags(e, c->head.rec.seq)) ? c->head.id : 0;
-}
-
 /* Walks the user stack that `regs` belong to; returns the hash of the callers. */
 static __always_inline u64 user_callers(struct emitter *e, const struct user_regs *regs,
 					struct stack_scratch *s, struct rule_cache *known,
@@ -581,7 +446,7 @@ static __always_inline u64 user_callers(struct emitter *e, const struct user_reg
 	}
 	hash = send_stack(e, s, w->nr, SBERF_STACK_USER, w->end, tgid, w->hash);
 	if (w->end == SBERF_END_TABLE_PENDING) {
-		copy = copy_stack(e, w, task, tgid, hash);
+		copy = copy_stack(e, w, task, hash);
 		return copy ? copy : hash;
 	}
 	return hash;

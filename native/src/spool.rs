@@ -3,8 +3,9 @@
 //! A directory with `header.json` (written first), `events` (blocks of records) and, once the
 //! capture has stopped, `footer.json`.  A block in `events`:
 //! `{u32 magic, u32 samples_len, u32 sample_count, u32 others_len, u64 xxh3 of the rest}`, the samples
-//! as `compact` encodes them, then the other records as they are.  A reader stops at the first block
-//! that is cut or damaged.
+//! as `compact` encodes them, then the other records as they are.  Where copies of stacks are among these
+//! they are compressed, and the magic tells it: copies are large, and much alike.  A reader stops at the
+//! first block that is cut or damaged.
 
 use std::fs::File;
 use std::io::{self, BufReader, IoSlice, Read, Write};
@@ -17,9 +18,12 @@ use crate::compact::{self, Encoder};
 use crate::wire::RawSample;
 
 pub const FORMAT: &str = "sberf-spool";
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SBLK");
+const MAGIC_COMPRESSED: u32 = u32::from_le_bytes(*b"SBLZ");
+/// 400 MB a second.
+const COMPRESSION_LEVEL: i32 = 1;
 const HEADER_LEN: usize = 24;
 /// A block is written when this much has gathered.
 const BLOCK_LEN: usize = 256 << 10;
@@ -90,19 +94,26 @@ pub struct SpoolWriter<W: Write> {
     samples: Encoder,
     sample_count: u32,
     others: Vec<u8>,
+    has_copies: bool,
     written_bytes: u64,
 }
 
 impl<W: Write> SpoolWriter<W> {
     pub fn new(file: W) -> Self {
         let others = Vec::with_capacity(BLOCK_LEN);
-        Self { file, samples: Encoder::new(), sample_count: 0, others, written_bytes: 0 }
+        Self { file, samples: Encoder::new(), sample_count: 0, others, has_copies: false, written_bytes: 0 }
     }
 
     /// Appends a sample.  Readers see a block's samples before its other records.
     pub fn push_sample(&mut self, sample: &RawSample) {
         self.samples.push(sample);
         self.sample_count += 1;
+    }
+
+    /// Appends the copy of a stack.
+    pub fn push_copy(&mut self, record: &[u8]) {
+        self.others.extend_from_slice(record);
+        self.has_copies = true;
     }
 
     /// Where other records are appended; call [`Self::flush_if_full`] now and then.
@@ -125,21 +136,27 @@ impl<W: Write> SpoolWriter<W> {
         if samples.is_empty() && self.others.is_empty() {
             return Ok(());
         }
+        let compressed = self.has_copies.then(|| zstd::bulk::compress(&self.others, COMPRESSION_LEVEL).ok());
+        let (magic, others) = match compressed.as_ref().and_then(Option::as_ref) {
+            Some(compressed) => (MAGIC_COMPRESSED, compressed),
+            None => (MAGIC, &self.others),
+        };
         let mut header = [0; HEADER_LEN];
-        let words = [MAGIC, samples.len() as u32, self.sample_count, self.others.len() as u32];
+        let words = [magic, samples.len() as u32, self.sample_count, others.len() as u32];
         for (at, word) in words.iter().enumerate() {
             header[4 * at..4 * at + 4].copy_from_slice(&word.to_le_bytes());
         }
         let mut checksum = Xxh3::new();
         checksum.update(samples);
-        checksum.update(&self.others);
+        checksum.update(others);
         header[16..].copy_from_slice(&checksum.digest().to_le_bytes());
-        let mut parts = [IoSlice::new(&header), IoSlice::new(samples), IoSlice::new(&self.others)];
+        let mut parts = [IoSlice::new(&header), IoSlice::new(samples), IoSlice::new(others)];
         let written = write_all_vectored(&mut self.file, &mut parts);
-        self.written_bytes += (HEADER_LEN + samples.len() + self.others.len()) as u64;
+        self.written_bytes += (HEADER_LEN + samples.len() + others.len()) as u64;
         self.samples.clear();
         self.sample_count = 0;
         self.others.clear();
+        self.has_copies = false;
         written
     }
 }
@@ -168,7 +185,8 @@ impl SpoolReader {
         }
         let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
         let (samples_len, sample_count, others_len) = (word(4), word(8), word(12));
-        if word(0) != MAGIC || samples_len > MAX_BLOCK_LEN || others_len > MAX_BLOCK_LEN {
+        let is_compressed = word(0) == MAGIC_COMPRESSED;
+        if (word(0) != MAGIC && !is_compressed) || samples_len > MAX_BLOCK_LEN || others_len > MAX_BLOCK_LEN {
             return self.damage();
         }
         let len = samples_len as usize + others_len as usize;
@@ -182,7 +200,13 @@ impl SpoolReader {
         if compact::decode(samples, sample_count as usize, &mut self.records).is_none() {
             return self.damage();
         }
-        self.records.extend_from_slice(others);
+        if !is_compressed {
+            self.records.extend_from_slice(others);
+        } else if let Ok(others) = zstd::bulk::decompress(others, MAX_BLOCK_LEN as usize) {
+            self.records.extend_from_slice(&others);
+        } else {
+            return self.damage();
+        }
         Some(&self.records)
     }
 
@@ -266,6 +290,36 @@ mod tests {
         sample.append_to(&mut expected);
         wire::push_round(&mut expected, 77);
         assert_eq!(SpoolReader::open(dir.path()).unwrap().next_block(), Some(expected.as_slice()));
+    }
+
+    #[test]
+    fn copies_are_compressed_and_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = SpoolWriter::new(File::create(dir.path().join("events")).unwrap());
+        let copy: Vec<u8> = (0..80_000u32).flat_map(|word| (word % 900).to_ne_bytes()).collect();
+        let mut expected = copy.clone();
+        wire::push_round(&mut expected, 77);
+        writer.push_copy(&copy);
+        wire::push_round(writer.buffer(), 77);
+        writer.flush().unwrap();
+        wire::push_round(writer.buffer(), 78);
+        writer.flush().unwrap();
+        assert!(writer.written_bytes() < copy.len() as u64 / 10);
+        let mut reader = SpoolReader::open(dir.path()).unwrap();
+        assert_eq!(reader.next_block(), Some(expected.as_slice()));
+        assert_eq!(reader.next_block().map(<[u8]>::len), Some(16));
+        assert_eq!(reader.next_block(), None);
+    }
+
+    #[test]
+    fn a_block_that_would_be_too_large_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        for (len, damaged) in [(MAX_BLOCK_LEN as usize, false), (MAX_BLOCK_LEN as usize + 1, true)] {
+            let mut writer = SpoolWriter::new(File::create(dir.path().join("events")).unwrap());
+            writer.push_copy(&vec![0; len]);
+            writer.flush().unwrap();
+            assert_eq!(count_blocks(dir.path()), (u64::from(!damaged), damaged));
+        }
     }
 
     #[test]

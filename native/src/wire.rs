@@ -23,7 +23,7 @@ pub const SAMPLE_WEIGHTED_LEN: usize = 56;
 const STACK_LEN: usize = 24;
 const EXEC_LEN: usize = 40;
 const WANTED_LEN: usize = 48;
-const STACK_COPY_LEN: usize = 72;
+const STACK_COPY_LEN: usize = 64;
 const CGROUP_LEN: usize = 48;
 
 /// Names of `enum sberf_stack_end`, in its order.
@@ -206,12 +206,17 @@ fn record_len(buf: &[u8]) -> Result<usize, WireError> {
         CGROUP if buf.len() < CGROUP_LEN => return Err(WireError::Truncated),
         CGROUP => CGROUP_LEN + (u32_at(buf, 24) as usize).next_multiple_of(8),
         STACK_COPY if buf.len() < STACK_COPY_LEN => return Err(WireError::Truncated),
-        STACK_COPY => STACK_COPY_LEN + (u32_at(buf, 52) as usize).next_multiple_of(8),
+        STACK_COPY => STACK_COPY_LEN + (u32_at(buf, 48) as usize).next_multiple_of(8),
         ROUND => RECORD_LEN + 8,
         PERF | PROCESS | CONTAINER => RECORD_LEN + (u32_at(buf, 4) as usize).next_multiple_of(8),
         other => return Err(WireError::UnknownType(other)),
     };
     if buf.len() < len { Err(WireError::Truncated) } else { Ok(len) }
+}
+
+/// Is a record from a ring the copy of a stack?
+pub fn is_stack_copy(record: &[u8]) -> bool {
+    record.first() == Some(&STACK_COPY)
 }
 
 /// The body of a whole record that the drain thread wrapped.
@@ -461,11 +466,11 @@ fn stack_copy(b: &[u8]) -> Result<StackCopy<'_>, WireError> {
         ip: u64_at(b, 24),
         sp: u64_at(b, 32),
         fp: u64_at(b, 40),
-        is_return: b[56] != 0,
-        is_32bit: b[57] != 0,
-        address_bits: b[58],
-        lr: u64_at(b, 64),
-        bytes: b.get(STACK_COPY_LEN..STACK_COPY_LEN + u32_at(b, 52) as usize).ok_or(WireError::Truncated)?,
+        is_return: b[52] != 0,
+        is_32bit: b[53] != 0,
+        address_bits: b[54],
+        lr: u64_at(b, 56),
+        bytes: b.get(STACK_COPY_LEN..STACK_COPY_LEN + u32_at(b, 48) as usize).ok_or(WireError::Truncated)?,
     })
 }
 

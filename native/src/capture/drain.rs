@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -141,6 +141,9 @@ impl Inbox {
 
     fn push(&mut self, record: &[u8]) {
         let Some(sample) = RawSample::read(record) else {
+            if wire::is_stack_copy(record) {
+                return self.spool.push_copy(record);
+            }
             self.spool.buffer().extend_from_slice(record);
             self.wanted.extend(Wanted::read(record));
             self.execs.extend(Exec::read_key(record));
@@ -244,9 +247,7 @@ impl Drain {
             }
             self.write(inbox, false);
         }
-        for wanted in inbox.wanted.drain(..) {
-            self.code.want(wanted);
-        }
+        inbox.wanted.retain(|wanted| !self.code.want(*wanted));
         // A program's record follows those of its container.
         for (container_key, pid) in inbox.execs.drain(..) {
             let is_its = |cgroup: &mut Cgroup| cgroup.container_key == container_key;
@@ -316,9 +317,9 @@ impl NewCode {
         Self { to_keeper, files, generating: HashSet::new(), containers }
     }
 
-    fn want(&self, wanted: Wanted) {
-        // As in `forward`: the stacks say that a table is missing.
-        let _ = self.to_keeper.try_send(keeper::Request::MakeTable(wanted));
+    /// False: the keeper cannot keep up.  The unwinder asks once, so it must be told later.
+    fn want(&self, wanted: Wanted) -> bool {
+        !matches!(self.to_keeper.try_send(keeper::Request::MakeTable(wanted)), Err(TrySendError::Full(_)))
     }
 
     /// Asks what the container of a process is that has run a program.
