@@ -239,3 +239,6 @@ fn base_dir() -> Option<PathBuf> {
     }
     Some(absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?.join("sberf"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,4 +11,5 @@ mod python;
 mod spool;
 mod symbols;
 mod unwind;
+mod vdso;
 mod wire;

@@ -79,7 +79,19 @@ pub struct Footer {
     pub dropped_by_cpu: Vec<u64>,
     pub missed_samples: u64,
     pub max_sample_rate: Option<u64>,
+    pub tables: TableCounts,
     pub warnings: Vec<String>,
+}
+
+/// Unwind tables of a capture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct TableCounts {
+    pub made: u64,
+    /// Not made, but found in the cache on disk.
+    pub cached: u64,
+    /// Too large, or there was no room.
+    pub refused: u64,
+    pub evicted: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,29 +3,36 @@
 //!
 //! Runs in a thread of its own: a slow file system must not stall the ring buffers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::clock::monotonic_ns;
 use super::containers::Notes;
 use super::procfs::{self, BootClock, RawMapping};
-use super::table_maker::{self, Code, TableMaker};
+use super::table_maker::{Code, TableMaker};
 use super::tables::FileKey;
 use crate::finalize::FileStore;
 use crate::perf_record::without_deleted;
 use crate::symbols;
+use crate::unwind::TableCache;
+use crate::vdso;
 use crate::wire::{self, Cgroup, Inode, MappedFile, ProcessSnapshot, Wanted};
 
-const SCAN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-
-/// A file that cannot be opened is asked for so often.
+/// After a file could not be opened; twice as long after each further time.
+const RETRY_NS: u64 = 1_000_000;
+const MAX_RETRY_DOUBLINGS: u32 = 10;
+/// Then the stacks that need its table are not copied any more while it is waited for.
 const MAX_FAILURES: u32 = 5;
+/// Processes whose tables are made before the capture begins.
+const MAX_AHEAD: usize = 64;
 /// Files that are remembered, kept open or not: a build may run a million different programs.
 const MAX_NAMES: usize = 1 << 17;
 
@@ -38,7 +45,7 @@ pub struct Mapped {
     pub raw_path: Vec<u8>,
 }
 
-/// What the drain thread asks for.
+/// What the keeper is asked for.
 pub enum Request {
     Keep(Mapped),
     MakeTable(Wanted),
@@ -48,6 +55,8 @@ pub enum Request {
         pid: i32,
         cgroups: Vec<Cgroup>,
     },
+    /// The capture has begun.
+    Scan(Scan),
 }
 
 /// Which processes to look up at the begin.
@@ -56,9 +65,32 @@ pub enum Scan {
     Pids(Vec<i32>),
 }
 
+/// The thread, and the ways to it and from it.
+pub struct KeeperThread {
+    pub thread: JoinHandle<KeptFiles>,
+    pub requests: SyncSender<Request>,
+    /// For the spool.
+    pub records: Receiver<Vec<u8>>,
+}
+
+/// Which processes are likely to be sampled first.
+pub enum Likely {
+    Running,
+    Pids(Vec<i32>),
+}
+
+/// What there is to do while nothing is asked for.
+enum Work {
+    /// Tables of what the process has mapped.
+    MakeTables(i32),
+    Snapshot(i32),
+}
+
 /// The files that were kept.
 pub struct KeptFiles {
     files: HashMap<MappedFile, Option<File>>,
+    by_key: HashMap<FileKey, MappedFile>,
+    tables: Arc<TableCache>,
     map_dirs: HashMap<i32, Vec<MapDir>>,
     kept: usize,
     limit: usize,
@@ -81,51 +113,61 @@ pub struct Keeper {
     records: SyncSender<Vec<u8>>,
     tables: TableMaker,
     containers: Notes,
+    /// Files whose tables were made before the capture began.
+    ahead: HashSet<FileKey>,
     /// How often each file could not be opened.
     failures: HashMap<FileKey, u32>,
+    /// When such files may be asked for again.
+    retries: Vec<(u64, FileKey)>,
 }
 
 impl Keeper {
     pub fn new(clock: BootClock, records: SyncSender<Vec<u8>>, limit: usize, tables: TableMaker) -> Self {
-        let store = KeptFiles { files: HashMap::new(), map_dirs: HashMap::new(), kept: 0, limit };
-        let (by_inode, failures) = (HashMap::new(), HashMap::new());
-        Self { store, by_inode, clock, records, tables, containers: Notes::new(), failures }
+        Self {
+            store: KeptFiles::new(limit, tables.cache()),
+            by_inode: HashMap::new(),
+            clock,
+            records,
+            tables,
+            containers: Notes::new(),
+            ahead: HashSet::new(),
+            failures: HashMap::new(),
+            retries: Vec::new(),
+        }
     }
 
-    /// Serves events until their sender hangs up; scans once `scan_now` is set, between events.
-    pub fn run(mut self, events: &Receiver<Request>, scan: Scan, scan_now: &AtomicBool) -> KeptFiles {
-        let mut to_scan: Option<Vec<i32>> = None;
+    /// Makes the tables that are likely to be needed first, then serves requests until their sender hangs up.
+    pub fn run(mut self, requests: &Receiver<Request>, likely: Likely) -> KeptFiles {
+        let mut work: Vec<Work> = likely.pids().into_iter().take(MAX_AHEAD).map(Work::MakeTables).collect();
         loop {
-            let waiting = match &mut to_scan {
-                Some(pids) => match pids.pop() {
-                    Some(pid) => {
-                        self.snapshot(pid);
-                        Duration::ZERO
-                    }
-                    None => Duration::MAX,
-                },
-                None if scan_now.load(Ordering::Acquire) => {
-                    to_scan = Some(scan.pids());
-                    Duration::ZERO
-                }
-                None => SCAN_CHECK_INTERVAL,
-            };
-            match receive(events, waiting) {
+            let mut waiting = self.until_retry();
+            if let Some(one) = work.pop() {
+                self.work(one);
+                waiting = Duration::ZERO;
+            }
+            match receive(requests, waiting) {
                 Ok(Request::Keep(mapped)) => self.handle(mapped),
                 Ok(Request::MakeTable(wanted)) => self.make_table(&wanted),
                 Ok(Request::Explain { container_key, pid, cgroups }) => {
                     self.explain(container_key, pid, &cgroups);
                 }
+                Ok(Request::Scan(scan)) => work = scan.pids().into_iter().map(Work::Snapshot).collect(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         // A capture that was shorter than the scan still wants its processes' names.
-        for pid in to_scan.unwrap_or_default() {
-            self.snapshot(pid);
-        }
+        let is_snapshot = |one: &Work| matches!(one, Work::Snapshot(_));
+        work.into_iter().filter(is_snapshot).for_each(|one| self.work(one));
         self.containers.finish(&mut |note| send(&self.records, |out| wire::push_container(out, note)));
         self.store
+    }
+
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::MakeTables(pid) => self.make_tables(pid),
+            Work::Snapshot(pid) => self.snapshot(pid),
+        }
     }
 
     fn handle(&mut self, mapped: Mapped) {
@@ -139,24 +181,66 @@ impl Keeper {
         }
     }
 
-    /// Opens the file while its process lives; its table is made elsewhere.
+    /// Before any sample needs them.
+    fn make_tables(&mut self, pid: i32) {
+        let _ = procfs::mappings(pid, |raw| {
+            let name = self.name_file(pid, raw);
+            let key = raw.inode.map(FileKey::of_inode).filter(|key| !self.ahead.contains(key));
+            if let (Some(key), Some(file)) = (key, self.store.open(&name)) {
+                self.ahead.insert(key);
+                self.tables.make(key, Code::File(file), name.path.clone());
+            }
+            name
+        });
+    }
+
+    /// Finds the file; its table is made elsewhere.
     fn make_table(&mut self, wanted: &Wanted) {
         let &Wanted { inode, device, kind, start, end, tgid } = wanted;
         let key = FileKey { inode, device, kind };
-        let path = table_maker::path_of_mapping(tgid, start, end).unwrap_or_default();
-        let code = match kind {
-            0 => open_mapped_exactly(tgid as i32, (start, end), &path).map(Code::File),
-            _ => table_maker::vdso(tgid, start, end),
+        let found = match kind {
+            0 => self.open_wanted(&key, tgid as i32, (start, end)),
+            _ => vdso::image(&tgid.to_string(), start, end)
+                .ok()
+                .map(|image| (Code::Bytes(image), String::new())),
         };
-        if let Some(code) = code {
-            return self.tables.make(key, code, symbols::decode(without_deleted(&path)).into_owned());
+        match found {
+            Some((code, name)) => self.tables.make(key, code, name),
+            None => self.ask_again(key),
         }
+    }
+
+    /// Most processes have mapped what others had mapped before them, and may be gone by now.
+    fn open_wanted(&self, key: &FileKey, pid: i32, range: (u64, u64)) -> Option<(Code, String)> {
+        if let Some((file, name)) = self.store.open_by_key(key) {
+            return Some((Code::File(file), name));
+        }
+        let raw_path = procfs::path_of_mapping(pid, range.0, range.1).unwrap_or_default();
+        let file = open_mapped_exactly(pid, range, &raw_path)?;
+        Some((Code::File(file), symbols::decode(without_deleted(&raw_path)).into_owned()))
+    }
+
+    /// The process is gone, or hides its files; the next one that has the file mapped may live longer.
+    fn ask_again(&mut self, key: FileKey) {
         if self.failures.len() >= MAX_NAMES {
             self.failures.clear();
         }
         let failures = self.failures.entry(key).or_default();
+        let due_ns = monotonic_ns() + (RETRY_NS << (*failures).min(MAX_RETRY_DOUBLINGS));
         *failures += 1;
-        self.tables.give_up(key, *failures >= MAX_FAILURES);
+        if *failures >= MAX_FAILURES {
+            self.tables.refuse(key);
+        }
+        self.retries.push((due_ns, key));
+    }
+
+    /// Lets files be asked for again whose time has come; returns how long that of the next one takes.
+    fn until_retry(&mut self) -> Duration {
+        let now_ns = monotonic_ns();
+        let due: Vec<_> = self.retries.extract_if(.., |(due_ns, _)| *due_ns <= now_ns).collect();
+        due.into_iter().for_each(|(_, key)| self.tables.forget(key));
+        let next = self.retries.iter().map(|(due_ns, _)| *due_ns).min();
+        next.map_or(Duration::MAX, |due_ns| Duration::from_nanos(due_ns - now_ns))
     }
 
     /// Reads a whole process and hands it to the drain thread.
@@ -229,6 +313,11 @@ impl Keeper {
 }
 
 impl KeptFiles {
+    fn new(limit: usize, tables: Arc<TableCache>) -> Self {
+        let (files, by_key, map_dirs) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { files, by_key, tables, map_dirs, kept: 0, limit }
+    }
+
     fn has_room(&self) -> bool {
         self.kept < self.limit
     }
@@ -239,6 +328,9 @@ impl KeptFiles {
         }
         let file = file.filter(|_| self.has_room());
         self.kept += usize::from(file.is_some());
+        if let Some(inode) = file.as_ref().and_then(inode_of) {
+            self.by_key.insert(FileKey::of_inode(inode), name.clone());
+        }
         self.files.entry(name).or_insert(file);
     }
 
@@ -246,6 +338,15 @@ impl KeptFiles {
     fn map_dir(&self, pid: i32, started_ns: Option<i64>) -> Option<&MapDir> {
         let started_ns = started_ns.unwrap_or(i64::MIN);
         self.map_dirs.get(&pid)?.iter().find(|dir| dir.opened_ns as i64 >= started_ns)
+    }
+
+    /// The file with this inode, and its path.
+    fn open_by_key(&self, key: &FileKey) -> Option<(File, String)> {
+        let name = self.by_key.get(key)?;
+        let file = self.open(name)?;
+        // Two files of one build have the same name here.
+        let is_same = inode_of(&file).map(FileKey::of_inode) == Some(*key);
+        is_same.then(|| (file, name.path.clone()))
     }
 }
 
@@ -261,13 +362,26 @@ impl FileStore for KeptFiles {
     fn perf_map(&self, pid: i32, started_ns: Option<i64>) -> Option<File> {
         self.map_dir(pid, started_ns)?.map.as_ref()?.try_clone().ok()
     }
+
+    fn table_cache(&self) -> Option<&TableCache> {
+        Some(&self.tables)
+    }
+}
+
+impl Likely {
+    fn pids(self) -> Vec<i32> {
+        match self {
+            Likely::Running => procfs::running_pids(),
+            Likely::Pids(pids) => pids,
+        }
+    }
 }
 
 impl Scan {
-    fn pids(&self) -> Vec<i32> {
+    fn pids(self) -> Vec<i32> {
         match self {
             Scan::Everything => procfs::all_pids().unwrap_or_default(),
-            Scan::Pids(pids) => pids.clone(),
+            Scan::Pids(pids) => pids,
         }
     }
 }
@@ -301,10 +415,8 @@ pub fn is_generated(raw_path: &[u8]) -> bool {
 }
 
 fn open_mapped(pid: i32, range: (u64, u64), raw_path: &[u8], wanted: &MappedFile) -> Option<File> {
-    let path = Path::new(std::ffi::OsStr::from_bytes(without_deleted(raw_path)));
-    let mapped = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
-    let mut in_its_root = PathBuf::from(format!("/proc/{pid}/root"));
-    in_its_root.push(path.strip_prefix("/").ok()?);
+    let (mapped, in_its_root) = paths_of_mapping(pid, range, without_deleted(raw_path));
+    let path = Path::new(OsStr::from_bytes(without_deleted(raw_path)));
     [(mapped.as_path(), true), (&in_its_root, false), (path, false)]
         .into_iter()
         .filter_map(|(path, exact)| Some((open_regular(path)?, exact)))
@@ -314,11 +426,16 @@ fn open_mapped(pid: i32, range: (u64, u64), raw_path: &[u8], wanted: &MappedFile
 
 /// The file of a mapping of which only the place is known for certain.
 fn open_mapped_exactly(pid: i32, range: (u64, u64), raw_path: &[u8]) -> Option<File> {
+    let (mapped, in_its_root) = paths_of_mapping(pid, range, raw_path);
+    open_regular(&mapped).or_else(|| open_regular(&in_its_root))
+}
+
+/// Through the mapping itself, which takes privileges, and by the path that its process knows.
+fn paths_of_mapping(pid: i32, range: (u64, u64), path: &[u8]) -> (PathBuf, PathBuf) {
     let mapped = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
-    let path = Path::new(std::ffi::OsStr::from_bytes(raw_path));
-    let mut in_its_root = PathBuf::from(format!("/proc/{pid}/root"));
-    in_its_root.push(path.strip_prefix("/").unwrap_or(path));
-    open_regular(&mapped).or_else(|| (!raw_path.is_empty()).then(|| open_regular(&in_its_root))?)
+    let path = Path::new(OsStr::from_bytes(path));
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    (mapped, root.join(path.strip_prefix("/").unwrap_or(path)))
 }
 
 /// Never blocks on what an untrusted process may have put there.

@@ -18,8 +18,8 @@ mod tables;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 pub use containers::{Running, running as running_containers};
@@ -31,11 +31,11 @@ use crate::spool::{self, Footer, Header, Source};
 use crate::symbols::decode;
 use command::Command;
 use drain::{Drain, Followed, NewCode, Stats, StopSignal};
-use keeper::{Keeper, KeptFiles, Scan};
+use keeper::{Keeper, KeeperThread, KeptFiles, Likely, Request, Scan};
 use options::TargetKind;
 use perf::{Event, Place};
 use procfs::BootClock;
-use programs::Programs;
+use programs::{Programs, Storage};
 use ring::Ring;
 use sideband::SideBand;
 use table_maker::TableMaker;
@@ -45,6 +45,9 @@ use tables::TableStore;
 const SIDEBAND_BYTES: usize = 32 << 20;
 const MAX_SIDEBAND_BYTES: usize = 512 << 10;
 const MIN_SIDEBAND_BYTES: usize = 32 << 10;
+
+/// Of the capture's threads, which seldom run.
+const NICENESS: i32 = -5;
 
 /// New mappings that may wait for the keeper.
 const KEEPER_QUEUE: usize = 1 << 16;
@@ -59,7 +62,8 @@ pub struct Capture {
     command: Option<Command>,
     argv: Option<Vec<Vec<u8>>>,
     enabled_by_exec: bool,
-    scan_now: Arc<AtomicBool>,
+    /// What the keeper is told when the capture begins.
+    scan: Option<(SyncSender<Request>, Scan)>,
     stats: Arc<Stats>,
     stop: Arc<StopSignal>,
     drain: Option<JoinHandle<()>>,
@@ -83,13 +87,18 @@ pub struct Snapshot {
 impl Capture {
     /// Loads, opens and attaches; nothing counts before [`Self::start`].
     pub fn open(options: Options) -> Result<Self> {
-        let kept_files = keeper::raise_open_files();
-        let cpus = perf::online_cpus()?;
-        let mut programs = Programs::load(&options, &cpus)?;
+        let (cpus, clocks) = (perf::online_cpus()?, clock::read_clocks());
+        let mut storage = Storage::uninit();
+        let (programs, table_maps) = programs::open(&mut storage, &options, &cpus)?;
+        let store = TableStore::new(table_maps).map_err(|e| Error::io("cannot map the unwind tables", &e))?;
+        let tables = TableMaker::new(store).map_err(|e| Error::io("cannot start a thread", &e))?;
+        // It makes the first tables while the kernel verifies the programs.
+        let keeper = start_keeper(&options, clocks, &tables)?;
+        let programs = programs.load(&options)?;
+
         let command = options.target.argv.as_deref().map(Command::spawn).transpose()?;
         let sidebands = open_sidebands(&cpus)?;
         let events = open_sources(&options, &cpus, &programs, command.as_ref(), &sidebands)?;
-        let clocks = clock::read_clocks();
 
         let pids = target_pids(&options, command.as_ref());
         let spool = create_spool(&options, &pids, clocks)?;
@@ -98,26 +107,16 @@ impl Capture {
             .is_per_task()
             .then(|| Followed::new(pids.iter().map(|&pid| pid as u32), options.target.inherit));
         let scan = if options.target.is_per_task() { Scan::Pids(pids) } else { Scan::Everything };
-        let (to_keeper, events_of_keeper) = sync_channel(KEEPER_QUEUE);
-        let (to_drain, from_keeper) = sync_channel(SNAPSHOT_QUEUE);
         let stop = Arc::new(StopSignal::new().map_err(|e| Error::io("cannot make an eventfd", &e))?);
-        let (stats, scan_now) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
-
-        let suspended_ns = clocks.boottime_ns.saturating_sub(clocks.monotonic_ns) as i64;
-        let maps = programs.table_maps.take().expect("nobody has taken them before");
-        let tables = TableStore::new(maps).map_err(|e| Error::io("cannot map the unwind tables", &e))?;
-        let tables = TableMaker::new(tables).map_err(|e| Error::io("cannot start a thread", &e))?;
-        let keeper = Keeper::new(BootClock::new(suspended_ns), to_drain, kept_files, tables.clone());
-        let scan_flag = Arc::clone(&scan_now);
-        let keeper = spawn("sberf-keeper", move || keeper.run(&events_of_keeper, scan, &scan_flag))?;
+        let stats = Arc::new(Stats::default());
         let drain = Drain {
             ring_bytes: programs.ring_bytes * programs.rings.len() as u64,
             rings: map_rings(&programs)?,
             sidebands,
             spool,
             stats: Arc::clone(&stats),
-            code: NewCode::new(to_keeper),
-            from_keeper,
+            code: NewCode::new(keeper.requests.clone()),
+            from_keeper: keeper.records,
             followed,
             stop: Arc::clone(&stop),
         };
@@ -129,11 +128,11 @@ impl Capture {
             command,
             enabled_by_exec: options.target.kind == TargetKind::Command && !options.delayed,
             argv: options.target.argv,
-            scan_now,
+            scan: Some((keeper.requests, scan)),
             stats,
             stop,
             drain: Some(drain),
-            keeper: Some(keeper),
+            keeper: Some(keeper.thread),
             files: None,
             tables,
             start_ns: 0,
@@ -159,7 +158,9 @@ impl Capture {
                 event.enable().map_err(|e| Error::io("cannot enable an event", &e))?;
             }
         }
-        self.scan_now.store(true, Ordering::Release);
+        if let Some((keeper, scan)) = self.scan.take() {
+            let _ = keeper.send(Request::Scan(scan));
+        }
         self.release_command()
     }
 
@@ -194,6 +195,7 @@ impl Capture {
         }
         self.end_ns = clock::monotonic_ns();
         self.tables.end();
+        self.scan = None;
         self.stop.raise();
         let drained = drain.join();
         if let Some(keeper) = self.keeper.take() {
@@ -217,6 +219,7 @@ impl Capture {
             dropped_by_cpu: self.programs.dropped_by_cpu(),
             missed_samples: self.programs.missed_runs(),
             max_sample_rate,
+            tables: self.tables.counts(),
             warnings,
         };
         write_json(&self.spool.join("footer.json"), &footer)
@@ -230,10 +233,35 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
+        self.tables.end();
+        self.scan = None;
         self.stop.raise();
         if let Some(drain) = self.drain.take() {
             let _ = drain.join();
         }
+    }
+}
+
+fn start_keeper(options: &Options, clocks: spool::Clock, tables: &TableMaker) -> Result<KeeperThread> {
+    let (requests, asked) = sync_channel(KEEPER_QUEUE);
+    let (to_drain, records) = sync_channel(SNAPSHOT_QUEUE);
+    let suspended_ns = clocks.boottime_ns.saturating_sub(clocks.monotonic_ns) as i64;
+    let kept_files = keeper::raise_open_files();
+    let keeper = Keeper::new(BootClock::new(suspended_ns), to_drain, kept_files, tables.clone());
+    let likely = likely_to_be_sampled(options);
+    if options.use_tables {
+        tables.prepare();
+    }
+    let thread = spawn("sberf-keeper", move || keeper.run(&asked, likely))?;
+    Ok(KeeperThread { thread, requests, records })
+}
+
+/// A command's files are known once it runs.
+fn likely_to_be_sampled(options: &Options) -> Likely {
+    match options.target.kind {
+        _ if !options.use_tables => Likely::Pids(Vec::new()),
+        TargetKind::All | TargetKind::Cgroup | TargetKind::Container => Likely::Running,
+        TargetKind::Pids | TargetKind::Tids | TargetKind::Command => Likely::Pids(target_pids(options, None)),
     }
 }
 
@@ -400,7 +428,37 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     fs::write(path, json).map_err(|e| Error::io(format!("cannot write '{}'", path.display()), &e))
 }
 
+/// Starts a thread that is preferred.
 fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
-    let thread = std::thread::Builder::new().name(name.to_string()).spawn(body);
+    let thread = std::thread::Builder::new().name(name.to_string()).spawn(|| {
+        prefer_this_thread();
+        body()
+    });
     thread.map_err(|e| Error::io("cannot start a thread", &e))
+}
+
+/// Runs before other work from now on, where we may: at full load others would keep a thread waiting for tens
+/// of milliseconds, in which rings fill, processes exit and tables are missing.
+fn prefer_this_thread() {
+    // SAFETY: no pointers; on Linux it is this thread's value, and a refusal changes nothing.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+}
+
+/// This thread runs before other work as long as the value lives.
+struct Preferred(i32);
+
+impl Preferred {
+    fn begin() -> Self {
+        // SAFETY: no pointers; on Linux it is this thread's value.
+        let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        prefer_this_thread();
+        Self(before)
+    }
+}
+
+impl Drop for Preferred {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, self.0) };
+    }
 }

@@ -52,8 +52,7 @@ pub fn tids(pid: i32) -> io::Result<Vec<i32>> {
 
 /// Names, owner and threads, without mappings and container.  Fails when the process has gone.
 pub fn identity(pid: i32, ts_ns: u64, clock: BootClock) -> io::Result<ProcessSnapshot> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    let fields = Stat::parse(&stat).ok_or(io::ErrorKind::InvalidData)?;
+    let fields = Stat::read(&format!("/proc/{pid}/stat"))?;
     let status = fs::read(format!("/proc/{pid}/status"))?;
     let comm = comm(&format!("/proc/{pid}/comm"))?;
     let threads = if status_field(&status, b"Threads:").as_deref() == Some("1") {
@@ -102,6 +101,31 @@ pub fn mappings(
         .collect())
 }
 
+/// The path of the mapping at `start..end`.
+pub fn path_of_mapping(pid: i32, start: u64, end: u64) -> Option<Vec<u8>> {
+    let maps = fs::read(format!("/proc/{pid}/maps")).ok()?;
+    let mut lines = maps.split(|&b| b == b'\n').filter_map(parse_maps_line);
+    let raw = lines.find(|raw| (raw.start, raw.end) == (start, end))?;
+    Some(raw.raw_path.to_vec())
+}
+
+/// Processes other than this one of which a thread runs now, or waits for a CPU.
+pub fn running_pids() -> Vec<i32> {
+    let own = std::process::id() as i32;
+    let is_running = |path: String| Stat::read(&path).is_ok_and(|stat| stat.is_running);
+    let runs = |pid: &i32| {
+        let stat = Stat::read(&format!("/proc/{pid}/stat")).ok().filter(|stat| stat.flags & PF_KTHREAD == 0);
+        stat.is_some_and(|leader| {
+            leader.is_running
+                || leader.threads > 1
+                    && tids(*pid).is_ok_and(|tids| {
+                        tids.into_iter().any(|tid| is_running(format!("/proc/{pid}/task/{tid}/stat")))
+                    })
+        })
+    };
+    all_pids().unwrap_or_default().into_iter().filter(|pid| *pid != own).filter(runs).collect()
+}
+
 /// `7f9c1c000000-7f9c1c1b5000 r-xp 00026000 fe:00 1835   /usr/lib/x86_64-linux-gnu/libc.so.6`
 fn parse_maps_line(line: &[u8]) -> Option<RawMapping<'_>> {
     let mut fields = line.splitn(6, |&b| b == b' ');
@@ -126,20 +150,28 @@ fn parse_maps_line(line: &[u8]) -> Option<RawMapping<'_>> {
 }
 
 struct Stat {
+    is_running: bool,
     parent_pid: i32,
     flags: u64,
+    threads: u32,
     start_ticks: i64,
 }
 
 impl Stat {
+    fn read(path: &str) -> io::Result<Self> {
+        Self::parse(&fs::read(path)?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
     /// `812 (my (odd) name) S 1 812 812 0 -1 4194560 ...`: the name may hold anything, so the fields
     /// are counted from the last parenthesis.
     fn parse(stat: &[u8]) -> Option<Self> {
         let after_name = stat.iter().rposition(|&b| b == b')')? + 2;
         let fields: Vec<&str> = std::str::from_utf8(stat.get(after_name..)?).ok()?.split(' ').collect();
         Some(Self {
+            is_running: *fields.first()? == "R",
             parent_pid: fields.get(1)?.parse().ok()?,
             flags: fields.get(6)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
             start_ticks: fields.get(19)?.parse().ok()?,
         })
     }
@@ -187,7 +219,8 @@ mod tests {
     fn names_with_parentheses_do_not_shift_the_fields() {
         let stat = b"812 (a) b) c) S 7 812 812 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
         let fields = Stat::parse(stat).unwrap();
-        assert_eq!((fields.parent_pid, fields.start_ticks), (7, 4242));
+        assert_eq!((fields.is_running, fields.parent_pid, fields.start_ticks), (false, 7, 4242));
+        assert_eq!(fields.threads, 1);
         assert_ne!(fields.flags & PF_KTHREAD, 0);
     }
 

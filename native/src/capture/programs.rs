@@ -5,15 +5,31 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, PrintLevel};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, OpenMapMut, PrintLevel};
 
 use super::options::{Cgroup, Options};
-use super::tables::TableMaps;
+use super::tables::{TableMaps, map_options, new_chunk_map};
 use crate::error::{Error, Kind, Result};
 
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, dead_code, unused_imports)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/cpu.skel.rs"));
+}
+
+/// All eight, in their order: `on_sample_programs!(skel.progs, &mut)`.
+macro_rules! on_sample_programs {
+    ($programs:expr, $($borrow:tt)+) => {
+        [
+            $($borrow)+ $programs.on_sample_0,
+            $($borrow)+ $programs.on_sample_1,
+            $($borrow)+ $programs.on_sample_2,
+            $($borrow)+ $programs.on_sample_3,
+            $($borrow)+ $programs.on_sample_4,
+            $($borrow)+ $programs.on_sample_5,
+            $($borrow)+ $programs.on_sample_6,
+            $($borrow)+ $programs.on_sample_7,
+        ]
+    };
 }
 
 /// A ring is shared by so many CPUs at most, unless that makes it too small.
@@ -23,6 +39,15 @@ const MIN_RING_BYTES: u64 = 1 << 20;
 const MAX_HIERARCHIES: usize = 4;
 const MAX_CHOSEN_CGROUPS: usize = 256;
 
+/// The programs before they are loaded.  The maps that are filled meanwhile are there already.
+pub struct OpenPrograms<'a> {
+    skel: skeleton::OpenCpuSkel<'a>,
+    rings: Vec<MapHandle>,
+    ring_bytes: u64,
+    cpus_per_ring: usize,
+    rings_by_cpus: MapHandle,
+}
+
 /// The loaded programs.  The kernel frees them when this value and the perf events are dropped.
 pub struct Programs {
     on_sample: Vec<OwnedFd>,
@@ -31,29 +56,70 @@ pub struct Programs {
     cpu_states: MapHandle,
     pub rings: Vec<MapHandle>,
     pub ring_bytes: u64,
-    /// None once they were taken.
-    pub table_maps: Option<TableMaps>,
 }
 
-impl Programs {
-    pub fn load(options: &Options, cpus: &[u16]) -> Result<Self> {
-        let last_cpu = usize::from(*cpus.iter().max().expect("a machine has a CPU"));
-        let (cpus_per_ring, ring_bytes) = ring_layout(last_cpu + 1, options.buffer_bytes);
-        let ring_count = last_cpu / cpus_per_ring + 1;
+/// What libbpf-rs keeps an object in.
+pub type Storage = MaybeUninit<libbpf_rs::OpenObject>;
 
-        quiet_libbpf();
-        // libbpf-rs keeps the object in storage that must outlive the skeleton; both end here.
-        let mut storage = MaybeUninit::uninit();
-        let mut open = skeleton::CpuSkelBuilder::default().open(&mut storage).map_err(load_error)?;
-        open.maps.rings.set_max_entries(ring_count as u32).map_err(load_error)?;
-        let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has constants");
-        rodata.cpus_per_ring = cpus_per_ring as u32;
-        rodata.wake_at_bytes = ring_bytes / 4;
+/// `storage` is where the object is kept.
+pub fn open<'a>(
+    storage: &'a mut Storage,
+    options: &Options,
+    cpus: &[u16],
+) -> Result<(OpenPrograms<'a>, TableMaps)> {
+    quiet_libbpf();
+    let mut skel = skeleton::CpuSkelBuilder::default().open(storage).map_err(load_error)?;
+    let maps = &mut skel.maps;
+    let table_maps = TableMaps {
+        files: make_now(&mut maps.files, None)?,
+        rules: make_now(&mut maps.rules, None)?,
+        generation: make_now(&mut maps.files_generation, None)?,
+        chunks: make_now(&mut maps.chunks, Some(&new_chunk_map().map_err(load_error)?))?,
+    };
+    let last_cpu = usize::from(*cpus.iter().max().expect("a machine has a CPU"));
+    let (cpus_per_ring, ring_bytes) = ring_layout(last_cpu + 1, options.buffer_bytes);
+    let rings = (0..=last_cpu / cpus_per_ring).map(|_| new_ring(ring_bytes)).collect::<Result<Vec<_>>>()?;
+    maps.rings.set_max_entries(rings.len() as u32).map_err(load_error)?;
+    let rings_by_cpus = make_now(&mut maps.rings, rings.first())?;
+    Ok((OpenPrograms { skel, rings, ring_bytes, cpus_per_ring, rings_by_cpus }, table_maps))
+}
+
+impl OpenPrograms<'_> {
+    pub fn load(mut self, options: &Options) -> Result<Programs> {
+        let cgroups = chosen_cgroups(&options.target.cgroups)?;
+        self.set_constants(options, &cgroups);
+        for (index, program) in on_sample_programs!(self.skel.progs, &mut).into_iter().enumerate() {
+            program.set_autoload(index < options.sources.len()); // each one takes the verifier 40 ms
+        }
+        let _preferred = super::Preferred::begin();
+        let Self { skel, rings, ring_bytes, rings_by_cpus, .. } = self;
+        let (filled, skel) = std::thread::scope(|scope| {
+            let filling = scope.spawn(|| fill(&rings_by_cpus, 0, &rings.iter().collect::<Vec<_>>()));
+            let skel = skel.load();
+            (filling.join().expect("an update does not panic"), skel)
+        });
+        let skel = skel.map_err(load_error)?;
+        filled.map_err(load_error)?;
+        choose_cgroups(&skel.maps.chosen_cgroups, &cgroups).map_err(load_error)?;
+        let programs = on_sample_programs!(skel.progs, &);
+        let on_sample = programs[..options.sources.len()]
+            .iter()
+            .map(|program| program.as_fd().try_clone_to_owned())
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(|e| Error::io("cannot keep a BPF program", &e))?;
+        let cpu_states = MapHandle::try_from(&skel.maps.cpu_states).map_err(load_error)?;
+        let on_exec = skel.progs.on_exec.attach().map_err(load_error)?;
+        Ok(Programs { on_sample, _on_exec: on_exec, cpu_states, rings, ring_bytes })
+    }
+
+    fn set_constants(&mut self, options: &Options, cgroups: &ChosenCgroups) {
+        let rodata = self.skel.maps.rodata_data.as_deref_mut().expect("the object has constants");
+        rodata.cpus_per_ring = self.cpus_per_ring as u32;
+        rodata.wake_at_bytes = self.ring_bytes / 4;
         rodata.max_user_frames = options.max_user_frames;
         rodata.max_kernel_frames = options.max_kernel_frames;
         rodata.use_tables = options.use_tables;
         rodata.page_shift = super::memory::page_size().trailing_zeros();
-        let cgroups = chosen_cgroups(&options.target.cgroups)?;
         for (slot, &subsystem) in rodata.hierarchies.iter_mut().zip(cgroups.keys()) {
             *slot = subsystem;
         }
@@ -63,64 +129,10 @@ impl Programs {
             slot.user = MaybeUninit::new(source.user);
             slot.kernel = MaybeUninit::new(source.kernel);
         }
-        // Each one takes the verifier 40 ms.
-        let programs = [
-            &mut open.progs.on_sample_0,
-            &mut open.progs.on_sample_1,
-            &mut open.progs.on_sample_2,
-            &mut open.progs.on_sample_3,
-            &mut open.progs.on_sample_4,
-            &mut open.progs.on_sample_5,
-            &mut open.progs.on_sample_6,
-            &mut open.progs.on_sample_7,
-        ];
-        for (index, program) in programs.into_iter().enumerate() {
-            program.set_autoload(index < options.sources.len());
-        }
-        let skel = open.load().map_err(load_error)?;
-
-        for (subsystem, ids) in &cgroups {
-            for id in ids {
-                // struct cgroup_key
-                let key = [&id.to_ne_bytes()[..], &subsystem.to_ne_bytes(), &[0; 4]].concat();
-                skel.maps.chosen_cgroups.update(&key, &[1], MapFlags::ANY).map_err(load_error)?;
-            }
-        }
-        let rings = (0..ring_count).map(|_| new_ring(ring_bytes)).collect::<Result<Vec<_>>>()?;
-        for (index, ring) in rings.iter().enumerate() {
-            let fd = ring.as_fd().as_raw_fd();
-            skel.maps
-                .rings
-                .update(&(index as u32).to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
-                .map_err(load_error)?;
-        }
-        let programs = [
-            &skel.progs.on_sample_0,
-            &skel.progs.on_sample_1,
-            &skel.progs.on_sample_2,
-            &skel.progs.on_sample_3,
-            &skel.progs.on_sample_4,
-            &skel.progs.on_sample_5,
-            &skel.progs.on_sample_6,
-            &skel.progs.on_sample_7,
-        ];
-        let on_sample = programs[..options.sources.len()]
-            .iter()
-            .map(|program| program.as_fd().try_clone_to_owned())
-            .collect::<std::io::Result<Vec<_>>>()
-            .map_err(|e| Error::io("cannot keep a BPF program", &e))?;
-        let cpu_states = MapHandle::try_from(&skel.maps.cpu_states).map_err(load_error)?;
-        let handle = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(load_error);
-        let table_maps = TableMaps {
-            chunks: handle(&skel.maps.chunks)?,
-            rules: handle(&skel.maps.rules)?,
-            files: handle(&skel.maps.files)?,
-            generation: handle(&skel.maps.files_generation)?,
-        };
-        let on_exec = skel.progs.on_exec.attach().map_err(load_error)?;
-        Ok(Self { on_sample, _on_exec: on_exec, cpu_states, rings, ring_bytes, table_maps: Some(table_maps) })
     }
+}
 
+impl Programs {
     pub fn on_sample(&self, source: usize) -> RawFd {
         self.on_sample[source].as_raw_fd()
     }
@@ -161,18 +173,47 @@ fn ring_layout(cpus: usize, buffer_bytes: u64) -> (usize, u64) {
     }
 }
 
+/// Makes a map as its definition says, `inner` being one of those that it holds, if it holds maps.
+fn make_now(map: &mut OpenMapMut<'_>, inner: Option<&MapHandle>) -> Result<MapHandle> {
+    let mut options = map_options(map.map_flags());
+    options.inner_map_fd = inner.map_or(0, |inner| inner.as_fd().as_raw_fd() as u32);
+    let (kind, key, value, entries) = (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
+    let made =
+        MapHandle::create(kind, Some(map.name()), key, value, entries, &options).map_err(load_error)?;
+    map.reuse_fd(made.as_fd()).map_err(load_error)?;
+    Ok(made)
+}
+
+/// Puts maps into a map of maps, all at once: after each change the kernel waits until no program uses the
+/// old map, which takes 20 ms and more.
+pub fn fill(map: &MapHandle, first: u32, inner: &[&MapHandle]) -> libbpf_rs::Result<()> {
+    let keys: Vec<u8> = (first..).take(inner.len()).flat_map(u32::to_ne_bytes).collect();
+    let fds: Vec<u8> = inner.iter().flat_map(|map| map.as_fd().as_raw_fd().to_ne_bytes()).collect();
+    map.update_batch(&keys, &fds, inner.len() as u32, MapFlags::ANY, MapFlags::ANY)
+}
+
 fn new_ring(bytes: u64) -> Result<MapHandle> {
-    // SAFETY: all-zero options but for the size are what libbpf's own macro makes.
-    let mut options: libbpf_sys::bpf_map_create_opts = unsafe { std::mem::zeroed() };
-    options.sz = size_of::<libbpf_sys::bpf_map_create_opts>() as _;
     let size = u32::try_from(bytes).map_err(|_| Error::new(Kind::Usage, "--buffer is too large"))?;
-    MapHandle::create(MapType::RingBuf, Some("sberf_ring"), 0, 0, size, &options)
+    MapHandle::create(MapType::RingBuf, Some("sberf_ring"), 0, 0, size, &map_options(0))
         .map_err(|e| Error::new(Kind::Capture, format!("cannot make a ring buffer of {bytes} bytes: {e}")))
 }
 
 /// The cgroups' IDs, by hierarchy as bpf/cgroup.bpf.h numbers them.
-fn chosen_cgroups(chosen: &[Cgroup]) -> Result<BTreeMap<i32, Vec<u64>>> {
-    let mut cgroups: BTreeMap<i32, Vec<u64>> = BTreeMap::new();
+type ChosenCgroups = BTreeMap<i32, Vec<u64>>;
+
+fn choose_cgroups(map: &impl MapCore, cgroups: &ChosenCgroups) -> libbpf_rs::Result<()> {
+    for (subsystem, ids) in cgroups {
+        for id in ids {
+            // struct cgroup_key
+            let key = [&id.to_ne_bytes()[..], &subsystem.to_ne_bytes(), &[0; 4]].concat();
+            map.update(&key, &[1], MapFlags::ANY)?;
+        }
+    }
+    Ok(())
+}
+
+fn chosen_cgroups(chosen: &[Cgroup]) -> Result<ChosenCgroups> {
+    let mut cgroups = ChosenCgroups::new();
     for cgroup in chosen {
         cgroups.entry(v1_subsystem(cgroup)?).or_default().push(cgroup.id);
     }

@@ -1,23 +1,23 @@
 //! Makes the tables that the unwinder asks for, several at a time, off the capture's hot path.
 
-use std::fs::{self, File};
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::tables::{FileKey, TableStore};
+use crate::spool::TableCounts;
 use crate::symbols;
-use crate::unwind::{Table, TableError};
+use crate::unwind::{Found, TableCache, TableError};
 
 /// Files whose refusal is told by name.
 const MAX_NAMED: usize = 100;
 /// Of each kind.
 const MAX_THREADS: usize = 4;
 const MAX_SMALL_BYTES: u64 = 8 << 20;
-const NICENESS: i32 = -5;
 /// 2 MiB: a libc, a shell, an interpreter.
 const FIRST_WORDS: u32 = 512 << 10;
 
@@ -27,6 +27,7 @@ pub struct TableMaker(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    cache: Arc<TableCache>,
     /// For files that take less than about 10 ms, and for the others: those must not keep these waiting.
     small: ThreadPool,
     large: ThreadPool,
@@ -35,6 +36,8 @@ struct Shared {
 
 struct State {
     store: TableStore,
+    making: HashSet<FileKey>,
+    counts: TableCounts,
     refused: Vec<String>,
 }
 
@@ -48,49 +51,45 @@ impl TableMaker {
     /// # Errors
     /// When no thread can be started.
     pub fn new(store: TableStore) -> io::Result<Self> {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let maker = Self(Arc::new(Shared {
-            state: Mutex::new(State { store, refused: Vec::new() }),
-            small: new_pool(cpus.min(MAX_THREADS))?,
-            large: new_pool(cpus.min(MAX_THREADS))?,
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let state =
+            State { store, making: HashSet::new(), counts: TableCounts::default(), refused: Vec::new() };
+        Ok(Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            cache: Arc::new(TableCache::open()),
+            small: new_pool(threads)?,
+            large: new_pool(threads)?,
             ended: AtomicBool::new(false),
-        }));
-        let first = maker.clone();
-        // Without it, the first table would wait for the memory.
-        maker.0.small.spawn(move || _ = first.lock().store.reserve(FIRST_WORDS));
-        Ok(maker)
+        })))
     }
 
-    /// Makes the table of a file soon; `name` is for messages.
+    /// Gets memory, for which the first table would have to wait.
+    pub fn prepare(&self) {
+        let maker = self.clone();
+        self.0.small.spawn(move || _ = maker.lock().store.reserve(FIRST_WORDS));
+    }
+
+    pub fn cache(&self) -> Arc<TableCache> {
+        Arc::clone(&self.0.cache)
+    }
+
+    /// Makes the table of a file soon, unless that is under way; `name` is for messages.
     pub fn make(&self, key: FileKey, code: Code, name: String) {
-        let shared = self.clone();
+        if !self.lock().making.insert(key) {
+            return;
+        }
+        let maker = self.clone();
         let pool = if code.len() > MAX_SMALL_BYTES { &self.0.large } else { &self.0.small };
         pool.spawn(move || {
-            if !shared.0.ended.load(Ordering::Relaxed) {
-                let table = read(&code);
-                shared.install(key, table, &name);
+            if maker.0.ended.load(Ordering::Relaxed) {
+                return;
+            }
+            let found = maker.0.read(&code);
+            maker.lock().install(key, &name, found.as_ref());
+            if let Ok(found) = found {
+                maker.0.cache.keep(&found);
             }
         });
-    }
-
-    fn install(&self, key: FileKey, table: Result<Table, Option<TableError>>, name: &str) {
-        let state = &mut *self.lock();
-        let refused = match table {
-            Ok(table) => state.store.install(key, &table).err().map(|refused| refused.to_string()),
-            Err(Some(TableError::TooSparse)) => {
-                state.store.refuse(key);
-                Some(TableError::TooSparse.to_string())
-            }
-            Err(_) => {
-                state.store.install_none(key);
-                None
-            }
-        };
-        if let Some(refused) = refused
-            && state.refused.len() < MAX_NAMED
-        {
-            state.refused.push(format!("no unwind table for {name}: {refused}"));
-        }
     }
 
     /// Nobody needs what is not made yet.
@@ -98,27 +97,68 @@ impl TableMaker {
         self.0.ended.store(true, Ordering::Relaxed);
     }
 
-    /// The file could not be opened: is it asked for again?
-    pub fn give_up(&self, key: FileKey, for_good: bool) {
-        let store = &mut self.lock().store;
-        if for_good { store.refuse(key) } else { store.forget(key) }
+    /// The next sample in the file asks for its table again.
+    pub fn forget(&self, key: FileKey) {
+        self.lock().store.forget(key);
+    }
+
+    /// The stacks that need the file's table say that there is none.
+    pub fn refuse(&self, key: FileKey) {
+        self.lock().store.refuse(key);
+    }
+
+    /// What was made, refused and evicted so far.
+    pub fn counts(&self) -> TableCounts {
+        let state = self.lock();
+        TableCounts { evicted: state.store.evicted, ..state.counts }
     }
 
     /// What was refused or evicted so far, in words.
     pub fn warnings(&self) -> Vec<String> {
-        let state = self.lock();
-        let mut warnings = state.refused.clone();
-        if state.store.evicted > 0 {
-            warnings.push(format!(
-                "{} unwind tables were evicted: they need more than 48 MiB",
-                state.store.evicted
-            ));
+        let (evicted, mut warnings) = (self.counts().evicted, self.lock().refused.clone());
+        if evicted > 0 {
+            warnings.push(format!("{evicted} unwind tables were evicted: they need more than 48 MiB"));
         }
         warnings
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn install(&mut self, key: FileKey, name: &str, found: Result<&Found, &Option<TableError>>) {
+        self.making.remove(&key);
+        let refused = match found {
+            Ok(found) => {
+                self.counts.made += u64::from(!found.cached);
+                self.counts.cached += u64::from(found.cached);
+                self.store.install(key, &found.table).err().map(|refused| refused.to_string())
+            }
+            Err(Some(TableError::TooSparse)) => {
+                self.store.refuse(key);
+                Some(TableError::TooSparse.to_string())
+            }
+            Err(_) => return self.store.install_none(key),
+        };
+        let Some(refused) = refused else { return };
+        self.counts.refused += 1;
+        if self.refused.len() < MAX_NAMED {
+            self.refused.push(format!("no unwind table for {name}: {refused}"));
+        }
+    }
+}
+
+impl Shared {
+    /// None: it is no file of machine code, or a damaged one.
+    fn read(&self, code: &Code) -> Result<Found, Option<TableError>> {
+        let frames = match code {
+            Code::File(file) => symbols::call_frames(file),
+            Code::Bytes(bytes) => symbols::call_frames_of_bytes(bytes),
+        };
+        let (frames, segments) = frames.map_err(|_| None)?;
+        self.cache.table(&frames, &segments).map_err(Some)
     }
 }
 
@@ -131,40 +171,7 @@ impl Code {
     }
 }
 
-/// Threads that run before other work, where we may: what they make now, samples need now.
 fn new_pool(threads: usize) -> io::Result<ThreadPool> {
-    let prefer = |_| {
-        // SAFETY: no pointers; on Linux it is this thread's value, and a refusal changes nothing.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
-    };
-    let pool = ThreadPoolBuilder::new().num_threads(threads).start_handler(prefer);
+    let pool = ThreadPoolBuilder::new().num_threads(threads).start_handler(|_| super::prefer_this_thread());
     pool.thread_name(|_| "sberf-tables".to_string()).build().map_err(io::Error::other)
-}
-
-/// None: it is no file of machine code, or a damaged one.
-fn read(code: &Code) -> Result<Table, Option<TableError>> {
-    let frames = match code {
-        Code::File(file) => symbols::call_frames(file),
-        Code::Bytes(bytes) => symbols::call_frames_of_bytes(bytes),
-    };
-    let (frames, segments) = frames.map_err(|_| None)?;
-    Table::build(&frames, &segments).map_err(Some)
-}
-
-/// The vDSO that is mapped at `start..end` of a process.
-pub fn vdso(pid: u32, start: u64, end: u64) -> Option<Code> {
-    const MAX_LEN: u64 = 64 << 10;
-    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
-    let mut bytes = vec![0; usize::try_from(end.checked_sub(start).filter(|len| *len <= MAX_LEN)?).ok()?];
-    memory.read_exact_at(&mut bytes, start).ok()?;
-    Some(Code::Bytes(bytes))
-}
-
-/// The path of the mapping at `start..end` of a process.
-pub fn path_of_mapping(pid: u32, start: u64, end: u64) -> Option<Vec<u8>> {
-    let maps = fs::read(format!("/proc/{pid}/maps")).ok()?;
-    let range = format!("{start:x}-{end:x} ");
-    let line = maps.split(|&b| b == b'\n').find(|line| line.starts_with(range.as_bytes()))?;
-    let at = line.iter().position(|&b| b == b'/')?;
-    Some(line[at..].to_vec())
 }

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::memory::Mapping;
+use super::programs::fill;
 use crate::unwind::{Table, WireRule};
+use crate::wire::Inode;
 
 const CHUNK_SHIFT: u32 = 15;
 const CHUNK_WORDS: u32 = 1 << CHUNK_SHIFT;
@@ -100,6 +102,9 @@ impl TableStore {
     /// # Errors
     /// When there is no room for it; the unwinder then says so where it would need it.
     pub fn install(&mut self, key: FileKey, table: &Table) -> Result<(), Refused> {
+        if self.installed.iter().any(|(installed, _)| *installed == key) {
+            return Ok(()); // asked for before it was there
+        }
         let pages = table.pages() as u32;
         let rows = table.rows.len() as u32;
         let crossings = rows / (CHUNK_WORDS - MAX_ROWS_IN_PAGE) + 2;
@@ -212,12 +217,8 @@ impl TableStore {
         }
         let wanted = needed.max(have + MIN_NEW_CHUNKS).min(MAX_WORDS.div_ceil(CHUNK_WORDS) as usize);
         let added = (have..wanted).map(|_| new_chunk()).collect::<io::Result<Vec<_>>>()?;
-        let numbers = |numbers: &mut dyn Iterator<Item = u32>| numbers.flat_map(u32::to_ne_bytes).collect();
-        let places: Vec<u8> = numbers(&mut (have as u32..wanted as u32));
-        let maps: Vec<u8> = numbers(&mut added.iter().map(|(map, _)| map.as_fd().as_raw_fd() as u32));
-        let count = added.len() as u32;
-        let updated = self.maps.chunks.update_batch(&places, &maps, count, MapFlags::ANY, MapFlags::ANY);
-        updated.map_err(io::Error::other)?;
+        let maps: Vec<_> = added.iter().map(|(map, _)| map).collect();
+        fill(&self.maps.chunks, have as u32, &maps).map_err(io::Error::other)?;
         self.chunks.extend(added);
         Ok(())
     }
@@ -280,6 +281,10 @@ impl TableStore {
 }
 
 impl FileKey {
+    pub fn of_inode(inode: Inode) -> Self {
+        Self { inode: inode.inode, device: inode.major << 20 | inode.minor, kind: 0 }
+    }
+
     fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.inode.to_ne_bytes());
@@ -289,15 +294,24 @@ impl FileKey {
     }
 }
 
-fn new_chunk() -> io::Result<(MapHandle, Mapping)> {
+/// Options of a new map.
+pub fn map_options(map_flags: u32) -> libbpf_sys::bpf_map_create_opts {
     // SAFETY: all-zero options but for size and flags are what libbpf's own macro makes.
     let mut options: libbpf_sys::bpf_map_create_opts = unsafe { MaybeUninit::zeroed().assume_init() };
     options.sz = size_of::<libbpf_sys::bpf_map_create_opts>() as _;
-    options.map_flags = libbpf_sys::BPF_F_MMAPABLE;
-    let bytes = CHUNK_WORDS * 4;
-    let map = MapHandle::create(MapType::Array, Some("sberf_chunk"), 4, bytes, 1, &options)
-        .map_err(io::Error::other)?;
-    let mapping = map_memory(&map, bytes as usize)?;
+    options.map_flags = map_flags;
+    options
+}
+
+/// A piece of the memory that tables lie in.
+pub fn new_chunk_map() -> libbpf_rs::Result<MapHandle> {
+    let options = map_options(libbpf_sys::BPF_F_MMAPABLE);
+    MapHandle::create(MapType::Array, Some("sberf_chunk"), 4, 4 * CHUNK_WORDS, 1, &options)
+}
+
+fn new_chunk() -> io::Result<(MapHandle, Mapping)> {
+    let map = new_chunk_map().map_err(io::Error::other)?;
+    let mapping = map_memory(&map, 4 * CHUNK_WORDS as usize)?;
     Ok((map, mapping))
 }
 

@@ -53,6 +53,11 @@ impl Bodies {
         self.copies.insert(copy.id, Copied { copy: StackCopy { bytes: &[], ..*copy }, start, len });
     }
 
+    /// How many copies there are.
+    pub fn copies(&self) -> u64 {
+        self.copies.len() as u64
+    }
+
     pub fn copy(&self, id: u64) -> Option<StackCopy<'_>> {
         let Copied { copy, start, len } = self.copies.get(&id)?;
         Some(StackCopy { bytes: &self.copied[*start..start + len], ..*copy })

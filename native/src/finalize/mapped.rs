@@ -2,22 +2,23 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::FileStore;
 use super::address_space::{Files, Map};
 use super::code::{Code, Module, ModuleKind, NO_NAME};
+use crate::error::describe;
 use crate::symbols::{self, CodeFile, CodeNames, DebugDirs, ElfSymbols, Symbol};
 use crate::unwind::Table;
+use crate::vdso;
 use crate::wire::{Inode, MappedFile};
 
 type FastMap<K, V> = HashMap<K, V, ahash::RandomState>;
 
 /// The vDSO of 32-bit processes is another one, and mapped below.
 const FIRST_64_BIT_ADDRESS: u64 = 1 << 32;
-const MAX_VDSO_BYTES: u64 = 1 << 20;
 const NO_SYMBOL_TABLE: &str = "none: code without a file";
 
 /// What the addresses in a mapping mean.
@@ -83,11 +84,15 @@ impl<'a> MappedCode<'a> {
                 file.and_then(|file| symbols::call_frames(&file).ok())
             }
             (Place::Vdso(_), _) if code.modules[module as usize].path == "[vdso]" => {
-                own_vdso_image().ok().and_then(|image| symbols::call_frames_of_bytes(&image).ok())
+                vdso::own_image().ok().and_then(|image| symbols::call_frames_of_bytes(&image).ok())
             }
             _ => None,
         };
-        let table = table.and_then(|(frames, segments)| Table::build(&frames, &segments).ok()).map(Arc::new);
+        let table = table.and_then(|(frames, segments)| match self.store.table_cache() {
+            Some(cache) => cache.table(&frames, &segments).ok().map(|found| found.table),
+            None => Table::build(&frames, &segments).ok(),
+        });
+        let table = table.map(Arc::new);
         self.tables.insert(module, table.clone());
         table
     }
@@ -205,21 +210,6 @@ fn is_generated(file: &MappedFile) -> bool {
     (unnamed || symbols::pid_in_jitdump_name(path).is_some()) && file.build_id.is_none()
 }
 
-/// The image that the kernel maps into every 64-bit process, this one too.
-fn own_vdso_image() -> Result<Vec<u8>, String> {
-    let maps = fs::read_to_string("/proc/self/maps").map_err(|e| e.to_string())?;
-    let line = maps.lines().find(|line| line.ends_with("[vdso]")).ok_or("there is no vDSO here")?;
-    // `7ffd5a1c8000-7ffd5a1ca000 r-xp 00000000 00:00 0                          [vdso]`
-    let parse = |text: &str| u64::from_str_radix(text, 16).ok();
-    let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-    let (start, end) = range.and_then(|(start, end)| Some((parse(start)?, parse(end)?))).ok_or("no range")?;
-    let len = end.checked_sub(start).filter(|&len| len <= MAX_VDSO_BYTES).ok_or("no range")?;
-    let mut image = vec![0; len as usize];
-    let memory = File::open("/proc/self/mem").map_err(|e| e.to_string())?;
-    memory.read_exact_at(&mut image, start).map_err(|e| e.to_string())?;
-    Ok(image)
-}
-
 fn vdso_function(vdso: &ElfSymbols, offset: u64, is_return: bool) -> Option<String> {
     let before = u64::from(is_return);
     let address = vdso.address_of(offset.checked_sub(before)?)?.checked_add(before)?;
@@ -228,7 +218,8 @@ fn vdso_function(vdso: &ElfSymbols, offset: u64, is_return: bool) -> Option<Stri
 }
 
 fn own_vdso() -> Result<ElfSymbols, String> {
-    ElfSymbols::from_bytes(&own_vdso_image()?).map_err(|e| e.to_string())
+    let image = vdso::own_image().map_err(|error| describe(&error))?;
+    ElfSymbols::from_bytes(&image).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

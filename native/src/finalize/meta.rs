@@ -18,6 +18,8 @@ pub struct Outcome<'a> {
     pub refused_stacks: u64,
     /// Of perf maps and jitdumps.
     pub name_warnings: &'a [String],
+    /// Stacks that were finished from a copy.
+    pub copied_stacks: u64,
     pub unresolved_stacks: u64,
     pub late_samples: u64,
     pub rows: [(&'static str, u64); 6],
@@ -32,6 +34,7 @@ pub fn meta(header: &Header, footer: Option<&Footer>, outcome: &Outcome<'_>) -> 
         None => (first_ns, counts.last_ns.unwrap_or(first_ns)),
     };
     let dropped = dropped_by_cpu(footer, counts);
+    let tables = footer.map(|footer| footer.tables);
     json!({
         "format": FORMAT,
         "version": { "major": MAJOR, "minor": MINOR },
@@ -54,6 +57,13 @@ pub fn meta(header: &Header, footer: Option<&Footer>, outcome: &Outcome<'_>) -> 
             "stack_collisions": outcome.stack_collisions,
             "max_sample_rate_before": header.max_sample_rate,
             "max_sample_rate_after": footer.and_then(|footer| footer.max_sample_rate),
+        },
+        "tables": {
+            "made": tables.map(|tables| tables.made),
+            "cached": tables.map(|tables| tables.cached),
+            "refused": tables.map(|tables| tables.refused),
+            "evicted": tables.map(|tables| tables.evicted),
+            "copied_stacks": outcome.copied_stacks,
         },
         "warnings": warnings(footer, outcome),
         "recovered": outcome.recovered,

@@ -43,6 +43,7 @@ use self::work_dir::WorkDir;
 use crate::error::{Error, Kind, Result, describe};
 use crate::spool::{self, Footer, Header};
 use crate::symbols::DebugDirs;
+use crate::unwind::TableCache;
 use crate::wire::MappedFile;
 
 /// Row groups that may wait for the writer.
@@ -57,6 +58,10 @@ pub trait FileStore: Sync {
     fn perf_map_dir(&self, pid: i32, started_ns: Option<i64>) -> Option<File>;
     /// The map itself, when it was there already: its process may have deleted it since.
     fn perf_map(&self, pid: i32, started_ns: Option<i64>) -> Option<File>;
+    /// Where the capture's unwind tables may be.
+    fn table_cache(&self) -> Option<&TableCache> {
+        None
+    }
 }
 
 /// Nothing was kept: the capture's process is gone.
@@ -135,6 +140,7 @@ fn write_recording(
         stack_collisions: survey.bodies.collisions,
         refused_stacks: survey.bodies.refused,
         name_warnings: &replayed.name_warnings,
+        copied_stacks: survey.bodies.copies(),
         unresolved_stacks: replayed.unresolved,
         late_samples: replayed.late,
         rows: [

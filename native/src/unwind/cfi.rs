@@ -43,6 +43,14 @@ pub struct CallFrames {
     pub debug_frame: Option<Vec<u8>>,
 }
 
+impl CallFrames {
+    /// Bytes of all descriptions.
+    pub fn len(&self) -> usize {
+        self.eh_frame.as_ref().map_or(0, |(_, bytes)| bytes.len())
+            + self.debug_frame.as_ref().map_or(0, Vec::len)
+    }
+}
+
 /// What a function is, other than ordinary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Special {
@@ -154,9 +162,7 @@ impl Registers {
         let bx = (frames.machine == elf::EM_X86_64).then_some(Register(3));
         Some(Self { sp: Register(sp), fp: Register(fp), ra: Register(ra), bx, word, is_arm64 })
     }
-}
 
-impl Registers {
     /// Where a register lies in the kernel's `struct pt_regs`, in words.
     fn saved_at(self, register: u16) -> Option<u8> {
         // rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 ... r15

@@ -4,12 +4,15 @@
 //! four bytes that bpf/unwind.bpf.h can search: see `table` for their layout and docs/stacks.md for how a
 //! walk goes.
 
+mod cache;
 mod cfi;
 mod marks;
 mod rule;
+mod stored;
 mod table;
 mod walk;
 
+pub use cache::{Found, TableCache};
 pub use cfi::{CallFrames, Special};
 pub use rule::{Cfa, Rule, WireRule};
 pub use table::{CodeSegment, Table, TableError};

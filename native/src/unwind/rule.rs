@@ -46,6 +46,9 @@ pub struct Rule {
     pub lr: i16,
 }
 
+/// The last place of `struct pt_regs` that a rule may name.
+const MAX_REGISTER: u8 = 30;
+
 /// A rule as `struct sberf_rule` of bpf/tables.h has it.
 pub type WireRule = [u64; 2];
 
@@ -81,5 +84,32 @@ impl Rule {
         };
         let first = u64::from(offset as u32) | u64::from(fp_offset as u16) << 32 | kind << 48 | fp_kind << 56;
         [first, u64::from(self.bx as u16) | u64::from(self.lr as u16) << 16]
+    }
+
+    /// The reverse of [`Self::to_wire`]; None when that never makes it.
+    pub fn from_wire(wire: WireRule) -> Option<Self> {
+        let [first, second] = wire;
+        let (offset, fp_offset, kind) = (first as u32 as i32, (first >> 32) as i16, (first >> 48) as u8);
+        let register = |number: i64| u8::try_from(number).ok().filter(|number| *number <= MAX_REGISTER);
+        let cfa = match kind {
+            0 => Cfa::None,
+            1 => Cfa::Unsupported,
+            2 => Cfa::End,
+            3 => Cfa::Sp(offset),
+            4 => Cfa::Fp(offset),
+            5 => Cfa::SpDeref(offset >> 8, offset as i8),
+            6 => Cfa::FpDeref(offset >> 8, offset as i8),
+            7 => Cfa::Plt(u8::try_from(offset).ok()?),
+            8 => Cfa::Signal(offset),
+            9 => Cfa::ReturnIn(register(fp_offset.into())?, offset),
+            _ => Cfa::Register(register(i64::from(kind) - 16)?, offset),
+        };
+        let fp = match first >> 56 {
+            0 => SavedFp::Same,
+            1 => SavedFp::AtCfa(fp_offset),
+            _ => SavedFp::AtFp(fp_offset),
+        };
+        Some(Self { cfa, fp, bx: second as i16, lr: (second >> 16) as i16 })
+            .filter(|rule| rule.to_wire() == wire)
     }
 }

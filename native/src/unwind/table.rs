@@ -10,13 +10,13 @@ use super::rule::Rule;
 
 pub const PAGE_SHIFT: u32 = 10;
 const PAGE_LEN: u64 = 1 << PAGE_SHIFT;
-const RULE_BITS: u32 = 22;
+pub const RULE_BITS: u32 = 22;
 /// A page's count of rows has 8 bits.
-const MAX_ROWS_IN_PAGE: usize = 255;
+pub const MAX_ROWS_IN_PAGE: usize = 255;
 /// Of one file: 512 MiB of code, sparse or not.
-const MAX_PAGES: u64 = 512 << 10;
+pub const MAX_PAGES: u64 = 512 << 10;
 /// Distinct rules of one file; all files together may have 65536.
-const MAX_RULES: usize = 1 << 15;
+pub const MAX_RULES: usize = 1 << 15;
 
 /// A part of a file that is mapped executable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
