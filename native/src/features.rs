@@ -20,6 +20,7 @@ type Probed<T = ()> = Result<T, i32>;
 
 const PROBE_FREQUENCY_HZ: u64 = 1;
 const RING_BYTES: u32 = 64 * 1024;
+const CHUNK_BYTES: u32 = 128 * 1024;
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Exists in every kernel with BPF and networking for the kernel's own tests; nothing else calls it.
 const UNUSED_FUNCTION: &CStr = c"bpf_fentry_test1";
@@ -30,16 +31,17 @@ pub fn probe() -> Vec<(String, Probed)> {
     let uprobe = thread::spawn(uprobe);
     let btf = KernelBtf::load();
     let tracing = |attach_type, kind, name| btf.as_ref().map_err(|e| *e)?.attach(attach_type, kind, name);
-    let results: [(&str, Probed); 17] = [
+    let results: [(&str, Probed); 18] = [
         ("perf_own_process", perf_open(software(perf::PERF_COUNT_SW_CPU_CLOCK), Target::Own).map(drop)),
         ("perf_cpu_clock", perf_open(software(perf::PERF_COUNT_SW_CPU_CLOCK), Target::Cpu).map(drop)),
         ("perf_cycles", perf_open(cycles(), Target::Cpu).map(drop)),
         ("perf_sideband", perf_open(sideband(false), Target::Cpu).map(drop)),
         ("perf_build_id", perf_open(sideband(true), Target::Cpu).map(drop)),
         ("kprobe", perf_probe_pmu("kprobe", UNUSED_FUNCTION)),
-        ("ringbuf", map_create(bpf::BPF_MAP_TYPE_RINGBUF, 0, 0, RING_BYTES, None).map(drop)),
+        ("ringbuf", map_create(bpf::BPF_MAP_TYPE_RINGBUF, 0, (0, 0), RING_BYTES, None).map(drop)),
         ("ringbuf_array", ringbuf_array()),
         ("perf_event_program", perf_event_program()),
+        ("unwind_tables", btf.as_ref().map_err(|e| *e).and_then(unwind_tables)),
         ("bpf_loop", helper(bpf::BPF_FUNC_loop)),
         ("tracepoint_program", load(&Program::of(bpf::BPF_PROG_TYPE_TRACEPOINT)).map(drop)),
         ("raw_tracepoint", raw_tracepoint()),
@@ -199,15 +201,17 @@ fn load(program: &Program) -> Probed<OwnedFd> {
     })
 }
 
+/// The pair: the sizes of a key and of a value.
 fn map_create(
     kind: bpf::bpf_map_type,
-    key: u32,
-    value: u32,
+    flags: u32,
+    (key, value): (u32, u32),
     entries: u32,
     inner: Option<&OwnedFd>,
 ) -> Probed<OwnedFd> {
     let options = bpf::bpf_map_create_opts {
         sz: size_of::<bpf::bpf_map_create_opts>() as _,
+        map_flags: flags,
         inner_map_fd: inner.map_or(0, |map| map.as_raw_fd() as u32),
         ..Default::default()
     };
@@ -216,8 +220,17 @@ fn map_create(
 }
 
 fn ringbuf_array() -> Probed {
-    let ring = map_create(bpf::BPF_MAP_TYPE_RINGBUF, 0, 0, RING_BYTES, None)?;
-    map_create(bpf::BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, Some(&ring)).map(drop)
+    let ring = map_create(bpf::BPF_MAP_TYPE_RINGBUF, 0, (0, 0), RING_BYTES, None)?;
+    map_create(bpf::BPF_MAP_TYPE_ARRAY_OF_MAPS, 0, (4, 4), 1, Some(&ring)).map(drop)
+}
+
+/// What bpf/mapping.bpf.h reads (since 6.1), and what the tables lie in.
+fn unwind_tables(btf: &KernelBtf) -> Probed {
+    for name in [c"maple_tree", c"maple_range_64", c"maple_arange_64"] {
+        btf.find(bpf::BTF_KIND_STRUCT, name)?;
+    }
+    let chunk = map_create(bpf::BPF_MAP_TYPE_ARRAY, bpf::BPF_F_MMAPABLE, (4, CHUNK_BYTES), 1, None)?;
+    map_create(bpf::BPF_MAP_TYPE_ARRAY_OF_MAPS, 0, (4, 4), 1, Some(&chunk)).map(drop)
 }
 
 /// A BPF program that runs at each sample, held by a link (5.15).

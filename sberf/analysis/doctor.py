@@ -297,6 +297,7 @@ def _bpf(facts: HostFacts) -> Iterator[Finding]:
     yield _feature(facts, "BPF", "programs on samples", "perf_event_program")
     yield _feature(facts, "BPF", "ring buffer", "ringbuf")
     yield _feature(facts, "BPF", "ring buffers per CPU", "ringbuf_array")
+    yield _feature(facts, "BPF", "stacks by tables", "unwind_tables")
     yield _feature(facts, "BPF", "bpf_loop", "bpf_loop")
     yield _feature(facts, "BPF", "task iterator", "task_iterator")
     yield _jit(facts)
@@ -370,6 +371,11 @@ _FEATURES = {
     ),
     "ringbuf": _Feature("nothing can be recorded", "boot Linux 5.8 or newer", required=True),
     "ringbuf_array": _Feature("nothing can be recorded", "boot Linux 5.8 or newer", required=True),
+    "unwind_tables": _Feature(
+        "user stacks go by frame pointer: those of programs that keep none, as distributions build them, "
+        "end after a frame or two",
+        "boot Linux 6.1 or newer with CONFIG_DEBUG_INFO_BTF=y",
+    ),
     "bpf_loop": _Feature("user stacks are cut at 127 frames", "boot Linux 5.17 or newer"),
     "task_iterator": _Feature(
         "the states of all threads cannot be read at once; sampling does not need it",

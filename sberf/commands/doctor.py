@@ -17,7 +17,7 @@ exit status: 0 when recording works (or the recording is sound), 1 when not
 examples:
   sudo sberf doctor              everything, as root sees it
   sberf doctor --json            for scripts
-  sberf doctor --recording DIR   check a recording's invariants"""
+  sberf doctor --recording DIR   check a recording's invariants, and show what its capture warned of"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +57,9 @@ def _recording(args: argparse.Namespace) -> int:
 
     with open_recording(args.recording) as recording:
         problems = check(recording)
+        warnings = [str(warning) for warning in recording.meta.get("warnings") or ()]
     if args.json:
-        print(recording_json(args.recording, problems))
+        print(recording_json(args.recording, problems, warnings))
     else:
-        print("\n".join(recording_lines(args.recording, problems)))
+        print("\n".join(recording_lines(args.recording, problems, warnings)))
     return 1 if problems else 0

@@ -40,17 +40,19 @@ def doctor_json(diagnosis: Diagnosis) -> str:
     return to_json(diagnosis)
 
 
-def recording_lines(path: str, problems: Sequence[Problem]) -> Iterator[str]:
-    """What is wrong with the recording at ``path``, a line each, or that nothing is."""
+def recording_lines(path: str, problems: Sequence[Problem], warnings: Sequence[str] = ()) -> Iterator[str]:
+    """What the capture warned of and what is wrong with the recording at ``path``, a line each."""
+    for warning in warnings:
+        yield printable(f"warning: {warning}")
     for problem in problems:
         yield printable(str(problem))
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "no problems"
     yield f"{printable(path)}: {count} found"
 
 
-def recording_json(path: str, problems: Sequence[Problem]) -> str:
+def recording_json(path: str, problems: Sequence[Problem], warnings: Sequence[str] = ()) -> str:
     """The same as JSON."""
-    return to_json({"recording": path, "sound": not problems, "problems": problems})
+    return to_json({"recording": path, "sound": not problems, "warnings": warnings, "problems": problems})
 
 
 def _verdict(diagnosis: Diagnosis) -> str:
