@@ -99,9 +99,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path: Path, optio
     cache, output = tmp_path / "cache", tmp_path / "full.data"
     cache.mkdir()
     shell = ("unshare", "-m", "bash", "-c", NO_ROOM, "no-room", str(cache), option)
-    run = run_sberf(
-        "record", "-o", output, "-F", "2000", "--", *PYTHON, prefix=shell, env=with_cache(cache)
-    )
+    run = run_sberf("record", "-o", output, "-F", "2000", "--", *PYTHON, prefix=shell, env=with_cache(cache))
     assert run.status == 0, run.err
     recording = opened(output)
     assert recording.meta["warnings"] == []
@@ -129,7 +127,9 @@ def sparse(program: Path, output: Path) -> Path:
     entry_size, count = struct.unpack_from("<HH", image, 54)
     assert entry_size == phdr
     for at in range(offset, offset + count * phdr, phdr):
-        if struct.unpack_from("<I", image, at)[0] == 0x6474E551:  # PT_GNU_STACK, which comes after all PT_LOADs
+        if (
+            struct.unpack_from("<I", image, at)[0] == 0x6474E551
+        ):  # PT_GNU_STACK, which comes after all PT_LOADs
             load, read_execute = 1, 5
             struct.pack_into("<IIQQQQQQ", image, at, load, read_execute, far, far, far, size, size, 4096)
             break
