@@ -38,6 +38,8 @@ def main() -> int:
     results: list[Result] = []
     failed = []
     with tempfile.TemporaryDirectory(prefix="sberf-bench-", dir=args.scratch) as scratch:
+        # A benchmark leaves nothing behind; only its first captures find no unwind tables there.
+        os.environ["SBERF_CACHE_DIR"] = str(Path(scratch) / "cache")
         setting = Setting(Path(scratch), quick=args.quick, long=args.long)
         for topic in args.only:
             try:
