@@ -11,6 +11,7 @@
 #include <bpf/bpf_core_read.h>
 #include "event.h"
 #include "emit.bpf.h"
+#include "hash.bpf.h"
 
 /* CGROUP_SUBSYS_COUNT is 14 in Linux 6.18. */
 #define MAX_SUBSYSTEMS 16
@@ -44,12 +45,6 @@ struct {
 	__type(value, u8);
 } known_containers SEC(".maps");
 
-static __always_inline u64 mixed(u64 key, u64 value)
-{
-	key = (key ^ value) * 0x9e3779b97f4a7c15ULL;
-	return key ^ key >> 29;
-}
-
 static __always_inline u32 subsystems(struct css_set *set)
 {
 	return bpf_core_field_size(set->subsys) / sizeof(void *);
@@ -69,10 +64,10 @@ static __always_inline struct container container_of_task(struct task_struct *ta
 	bpf_core_read(&pid_ns, sizeof(pid_ns), &pid->numbers[level].ns);
 	where.pid_ns = BPF_CORE_READ(pid_ns, ns.inum);
 	where.mount_ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
-	where.key = mixed((u64)where.mount_ns << 32 | where.pid_ns, BPF_CORE_READ(set, dfl_cgrp, kn, id));
+	where.key = hash_step((u64)where.mount_ns << 32 | where.pid_ns, BPF_CORE_READ(set, dfl_cgrp, kn, id));
 	for (u32 i = 0; i < MAX_SUBSYSTEMS && i < subsystems(set); i++) {
 		bpf_core_read(&css, sizeof(css), &set->subsys[i]);
-		where.key = mixed(where.key, BPF_CORE_READ(css, cgroup, kn, id));
+		where.key = hash_step(where.key, BPF_CORE_READ(css, cgroup, kn, id));
 	}
 	return where;
 }

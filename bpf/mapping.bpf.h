@@ -185,7 +185,6 @@ static __always_inline u32 want_file(struct code_space *space, const struct sber
 	struct sberf_file pending = { .state = SBERF_TABLE_PENDING };
 	struct sberf_wanted *wanted;
 	struct emitter e;
-
 	long error;
 
 	if (!emitter_init(&e))

@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include "event.h"
 #include "emit.bpf.h"
+#include "hash.bpf.h"
 #include "mapping.bpf.h"
 
 const volatile u32 max_kernel_frames = 127;
@@ -44,13 +45,6 @@ struct stack_scratch {
 	struct window window;
 	struct mapping_scratch mapping;
 };
-
-static __always_inline u64 hash_step(u64 hash, u64 word)
-{
-	/* Each step is a bijection of the hash: stacks that differ in one frame never collide. */
-	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-	return hash ^ (hash >> 29);
-}
 
 /* Sends the stack in scratch unless it was sent before; returns its hash. */
 static __always_inline u64 send_stack(struct emitter *e, struct stack_scratch *s, u32 nr, u8 kind, u8 end,

@@ -6,6 +6,7 @@ mod disk_cache;
 mod error;
 mod features;
 mod finalize;
+mod memory;
 mod perf_record;
 mod python;
 mod spool;

@@ -155,6 +155,25 @@ class Live(Started):
             self._terminal = -1
 
 
+def record_while_it_runs(program: Started, live: Live) -> Recording:
+    """What ``live`` records of a program that waits for a line before it runs to its end."""
+    live.wait_for_samples()
+    program.tell()
+    assert program.wait() == 0
+    return live.finish()
+
+
+def record_tree(tree: Started, live: Live) -> tuple[Recording, list[list[str]]]:
+    """What ``live`` records of the workload ``tree`` alone, and what that says: PID, function, CPU time (ns)."""
+    live.wait_for(r"recording")
+    live.wait_for(r" s  0 samples")
+    tree.tell()
+    truth = [line.split() for line in tree.output().splitlines()]
+    assert live.wait() == 0, live.screen
+    assert len(truth) == 3
+    return live.opened(), truth
+
+
 @dataclass(frozen=True)
 class Frame:
     """One frame: ``function`` is None where no symbol covers it."""

@@ -15,7 +15,7 @@ from sberf.analysis import Filters, functions
 from sberf.analysis.stack_quality import COMPLETE_ENDS
 from sberf.recording.recording import Recording
 from tests.kernel.containers import Containers, cgroup_of, copy_program, directories, layouts
-from tests.kernel.harness import Live, Sample, names, read_samples, record, run_sberf
+from tests.kernel.harness import Live, Sample, names, read_samples, record, record_tree, run_sberf
 from tests.kernel.processes import Processes, Started, wait_until
 from tests.kernel.workloads import Workloads
 
@@ -151,14 +151,8 @@ def test_a_container_is_recorded_until_it_ends(
     tree = containers.start(layout, name, workloads.build("tree"), "400")
     assert tree.line() == "ready"
     live = processes.add(Live(tmp_path / "tree.data", "--container", name, "-F", "2000"))
-    live.wait_for(r"recording")
-    live.wait_for(r" s  0 samples")
-    tree.tell()
-    truth = [line.split() for line in tree.output().splitlines()]
-    assert live.wait() == 0, live.screen
-    recording = live.opened()
+    recording, truth = record_tree(tree, live)
     samples = read_samples(recording)
-    assert len(truth) == 3
     for ns_pid, function, cpu_ns in truth:
         own = [sample for sample in samples if sample.has(function)]
         # Other work on the machine costs a clock some ticks; nobody's are left out.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import Live, Sample, read_samples, run_sberf
+from tests.kernel.harness import Live, Sample, read_samples, record_while_it_runs, run_sberf
 from tests.kernel.processes import Processes, Started
 from tests.kernel.workloads import Workloads
 
@@ -20,11 +20,8 @@ AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 
 def record_run(jit: Started, processes: Processes, output: Path) -> list[Sample]:
     """Record while the generated code runs: 300 ms of CPU time."""
-    live = processes.add(Live(output, "-a", "-F", "2000"))
-    live.wait_for_samples()
-    jit.tell()
-    assert jit.wait() == 0
-    return [sample for sample in read_samples(live.finish()) if sample.comm == "jit"]
+    recording = record_while_it_runs(jit, processes.add(Live(output, "-a", "-F", "2000")))
+    return [sample for sample in read_samples(recording) if sample.comm == "jit"]
 
 
 def in_generated_code(samples: list[Sample]) -> set[tuple[str | None, str, str]]:

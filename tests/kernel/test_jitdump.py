@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import Live, Sample, read_samples, record, share
+from tests.kernel.harness import Live, Sample, read_samples, record, record_while_it_runs, share
 from tests.kernel.processes import Processes, Started
 from tests.kernel.workloads import Workloads
 
@@ -72,11 +72,8 @@ def leaves(samples: Iterable[Sample]) -> dict[str | None, float]:
 
 
 def record_run(jit: Started, processes: Processes, output: Path) -> list[Sample]:
-    live = processes.add(Live(output, "-a", "-F", "1999"))
-    live.wait_for_samples()
-    jit.tell()
-    assert jit.wait() == 0
-    return [sample for sample in read_samples(live.finish()) if sample.comm == "jitdump"]
+    recording = record_while_it_runs(jit, processes.add(Live(output, "-a", "-F", "1999")))
+    return [sample for sample in read_samples(recording) if sample.comm == "jitdump"]
 
 
 def check_shares(samples: list[Sample], dump: str) -> None:

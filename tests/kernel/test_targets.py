@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sberf.recording.recording import Recording
-from tests.kernel.harness import Live, Sample, names, read_samples, record, run_sberf, share
+from tests.kernel.harness import Live, Sample, names, read_samples, record, record_tree, run_sberf, share
 from tests.kernel.processes import Processes, Started, wait_until
 from tests.kernel.workloads import Workloads
 
@@ -121,16 +121,9 @@ def test_the_end_of_the_processes_ends_the_capture(
 def test_a_tree_of_fork_vfork_and_exec(workloads: Workloads, processes: Processes, tmp_path: Path) -> None:
     tree = processes.start(workloads.build("tree"), "400")
     assert tree.line() == "ready"
-    live = Live(tmp_path / "tree.data", "-p", str(tree.pid), "-F", "2000")
-    processes.add(live)
-    live.wait_for(r"recording")
-    live.wait_for(r" s  0 samples")
-    tree.tell()
-    truth = [line.split() for line in tree.output().splitlines()]
-    assert live.wait() == 0, live.screen
-    recording = live.opened()
+    live = processes.add(Live(tmp_path / "tree.data", "-p", str(tree.pid), "-F", "2000"))
+    recording, truth = record_tree(tree, live)
     samples = read_samples(recording)
-    assert len(truth) == 3
     for pid, function, cpu_ns in truth:
         own = [sample for sample in samples if sample.has(function)]
         assert {sample.pid for sample in own} == {int(pid)}

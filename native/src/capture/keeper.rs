@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -21,7 +21,7 @@ use super::table_maker::{Code, TableMaker};
 use super::tables::FileKey;
 use crate::finalize::FileStore;
 use crate::perf_record::without_deleted;
-use crate::symbols;
+use crate::symbols::{self, open_regular};
 use crate::unwind::TableCache;
 use crate::vdso;
 use crate::wire::{self, Cgroup, Inode, MappedFile, ProcessSnapshot, Wanted};
@@ -436,13 +436,6 @@ fn paths_of_mapping(pid: i32, range: (u64, u64), path: &[u8]) -> (PathBuf, PathB
     let path = Path::new(OsStr::from_bytes(path));
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     (mapped, root.join(path.strip_prefix("/").unwrap_or(path)))
-}
-
-/// Never blocks on what an untrusted process may have put there.
-fn open_regular(path: &Path) -> Option<File> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-    file.metadata().ok()?.is_file().then_some(file)
 }
 
 /// `exact`: reached through the mapping itself, whose inode need not be checked (and overlay file

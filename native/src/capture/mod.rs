@@ -5,7 +5,6 @@ mod command;
 mod containers;
 mod drain;
 mod keeper;
-mod memory;
 mod options;
 mod perf;
 mod procfs;

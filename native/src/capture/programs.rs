@@ -119,7 +119,7 @@ impl OpenPrograms<'_> {
         rodata.max_user_frames = options.max_user_frames;
         rodata.max_kernel_frames = options.max_kernel_frames;
         rodata.use_tables = options.use_tables;
-        rodata.page_shift = super::memory::page_size().trailing_zeros();
+        rodata.page_shift = crate::memory::page_size().trailing_zeros();
         for (slot, &subsystem) in rodata.hierarchies.iter_mut().zip(cgroups.keys()) {
             *slot = subsystem;
         }
@@ -167,7 +167,7 @@ fn ring_layout(cpus: usize, buffer_bytes: u64) -> (usize, u64) {
         let bytes = (buffer_bytes / rings).max(4096);
         let bytes = 1 << bytes.ilog2(); // the kernel wants a power of two
         if bytes >= MIN_RING_BYTES || rings == 1 {
-            return (cpus_per_ring, bytes.max(super::memory::page_size() as u64));
+            return (cpus_per_ring, bytes.max(crate::memory::page_size() as u64));
         }
         cpus_per_ring *= 2;
     }

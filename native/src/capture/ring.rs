@@ -8,9 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::memory::{Mapping, page_size};
 use libbpf_rs::MapHandle;
-
-use super::memory::{Mapping, page_size};
 
 /// `{u32 len with the flags, u32 page offset}`
 const HEADER_LEN: usize = 8;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use perf_event_open_sys::bindings::perf_event_mmap_page;
 
-use super::memory::{Mapping, page_size};
 use super::perf::Event;
+use crate::memory::{Mapping, page_size};
 use crate::wire::u16_at;
 
 const RECORD_HEADER_LEN: usize = 8;

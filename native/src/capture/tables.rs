@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
-use super::memory::Mapping;
 use super::programs::fill;
+use crate::memory::Mapping;
 use crate::unwind::{Table, WireRule};
 use crate::wire::Inode;
 

@@ -143,6 +143,12 @@ impl Names {
         self.names.get(id as usize).map(|name| name.function.as_deref().unwrap_or(&name.symbol))
     }
 
+    /// Adds all of `other`; returns the ID that each has here, by the one that it has there.
+    pub fn merge(&mut self, other: &Names) -> Vec<u32> {
+        let readable = |name: &Name| name.function.clone();
+        other.names.iter().map(|name| self.add(&name.symbol, |_| readable(name))).collect()
+    }
+
     /// Their ids are those below.
     pub fn len(&self) -> u32 {
         self.names.len() as u32

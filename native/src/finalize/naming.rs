@@ -2,11 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::code::{Code, InlinedCall, ModuleKind, NO_NAME, Source};
+use super::code::{Code, InlinedCall, ModuleKind, NO_NAME, Names, Source};
 use super::mapped::address_of_call;
 use crate::symbols::{self, CodeNames, KnownCalls, SourceCall};
 
@@ -15,9 +14,8 @@ struct Named {
     module: u32,
     symbols: String,
     debug_file: Option<String>,
-    /// Symbol and readable name.
-    names: Interned<(String, String)>,
-    source_files: Interned<Arc<str>>,
+    names: Names,
+    source_files: Names,
     frames: Vec<NamedFrame>,
 }
 
@@ -36,28 +34,6 @@ struct Call {
     name: Option<u32>,
     file: Option<u32>,
     line: Option<u32>,
-}
-
-/// Values, each kept once.
-struct Interned<T> {
-    values: Vec<T>,
-    ids: HashMap<String, u32, ahash::RandomState>,
-}
-
-impl<T> Interned<T> {
-    fn new() -> Self {
-        Self { values: Vec::new(), ids: HashMap::default() }
-    }
-
-    fn id(&mut self, key: &str, value: impl FnOnce() -> T) -> u32 {
-        if let Some(&id) = self.ids.get(key) {
-            return id;
-        }
-        let id = self.values.len() as u32;
-        self.values.push(value());
-        self.ids.insert(key.to_string(), id);
-        id
-    }
 }
 
 /// Names every frame that lies in a file.  `load` gives the names of a module, or why there are none, or
@@ -124,8 +100,8 @@ impl Named {
             module,
             symbols: format!("none: {reason}"),
             debug_file: None,
-            names: Interned::new(),
-            source_files: Interned::new(),
+            names: Names::default(),
+            source_files: Names::default(),
             frames: Vec::new(),
         }
     }
@@ -135,27 +111,20 @@ impl Named {
     fn add(&mut self, frame: u32, linked: Option<u64>, symbol: Option<String>, mut calls: Vec<SourceCall>) {
         let mut function = self.call(calls.pop().unwrap_or_default());
         if let Some(symbol) = symbol {
-            function.name = Some(self.name(&symbol));
+            function.name = Some(self.names.mangled(&symbol));
         }
         let inlined = calls.into_iter().rev().map(|call| self.call(call)).collect();
         self.frames.push(NamedFrame { frame, linked, function, inlined });
     }
 
     fn call(&mut self, call: SourceCall) -> Call {
-        let file = call.file.map(|file| self.source_files.id(&file, || Arc::clone(&file)));
-        Call { name: call.function.map(|name| self.name(&name)), file, line: call.line }
-    }
-
-    fn name(&mut self, symbol: &str) -> u32 {
-        self.names.id(symbol, || (symbol.to_string(), symbols::demangle(symbol).into_owned()))
+        let file = call.file.map(|file| self.source_files.plain(&file));
+        Call { name: call.function.map(|name| self.names.mangled(&name)), file, line: call.line }
     }
 
     fn put_into(self, code: &mut Code) {
         let Code { names, source_files, modules, frames, inlined, .. } = code;
-        let name_ids: Vec<u32> =
-            self.names.values.iter().map(|(symbol, function)| names.pair(symbol, function)).collect();
-        let file_ids: Vec<u32> =
-            self.source_files.values.iter().map(|file| source_files.plain(file)).collect();
+        let (name_ids, file_ids) = (names.merge(&self.names), source_files.merge(&self.source_files));
         let resolve = |call: Call| {
             let id_in = |ids: &[u32], id: Option<u32>| id.map_or(NO_NAME, |id| ids[id as usize]);
             let source = Source { file: id_in(&file_ids, call.file), line: call.line.unwrap_or(0) };

@@ -24,6 +24,7 @@ use super::processes::{Process, Thread};
 use super::stacks::{StackRows, end_name};
 use super::survey::Containers;
 use crate::error::{Error, Kind, Result, describe};
+use crate::symbols;
 use crate::wire::STACK_ENDS;
 
 /// Rows of a row group of `samples`: small enough for readers to share a million samples among
@@ -311,7 +312,7 @@ pub fn write_modules(dir: &Path, code: &Code) -> Result<u64> {
         nullable("debug_file", DataType::Utf8),
     ];
     let mut table = Table::create(dir, "modules", fields, properties().build())?;
-    let hex = |id: &Vec<u8>| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |id: &Vec<u8>| symbols::hex(id);
     table.write(vec![
         Arc::new(UInt32Array::from_iter_values(0..code.modules.len() as u32)),
         Arc::new(StringArray::from_iter_values(code.modules.iter().map(|m| &m.path))),

@@ -14,7 +14,7 @@ mod range_history;
 mod range_map;
 mod text;
 
-pub use debug::{CodeFile, CodeNames, DebugDirs, KnownCalls, SourceCall};
+pub use debug::{CodeFile, CodeNames, DebugDirs, KnownCalls, SourceCall, open_regular};
 pub use demangle::demangle;
 pub use elf::{ElfSymbols, Symbol, build_id, call_frames, call_frames_of_bytes};
 #[cfg(test)]
@@ -22,7 +22,7 @@ pub use jitdump::builder::DumpBuilder;
 pub use jitdump::{JitCode, Jitdump, JitdumpLimits, pid_in_jitdump_name};
 pub use kallsyms::{GeneratedCode, Kallsyms};
 pub use perf_map::{PerfMap, PerfMapLimits, open_perf_map};
-pub use text::decode;
+pub use text::{decode, hex};
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

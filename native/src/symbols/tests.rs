@@ -1,4 +1,18 @@
-//! What the tests of this module share.
+//! What the tests of readers share.
+
+use std::process::Command;
+
+/// What a tool of binutils or the compiler prints; building this crate needs them as well.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
 
 /// A deterministic generator (splitmix64), so that a failure can be repeated.
 pub struct Random(u64);

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
 use super::super::elf::{ElfFile, Extent};
+use crate::memory::{Mapping, page_size};
 
 /// Larger sections are mapped: the debug information of a browser is over a gigabyte.
 const MAX_BYTES_IN_MEMORY: u64 = 32 << 20;
@@ -18,7 +19,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Read-only bytes.
 pub enum Data {
     Memory(Vec<u8>),
-    Mapped(Mapping),
+    Mapped(FilePart),
 }
 
 impl Deref for Data {
@@ -27,7 +28,7 @@ impl Deref for Data {
     fn deref(&self) -> &[u8] {
         match self {
             Data::Memory(bytes) => bytes,
-            Data::Mapped(mapping) => mapping.bytes(),
+            Data::Mapped(part) => part.bytes(),
         }
     }
 }
@@ -46,21 +47,21 @@ impl Data {
             let bytes = elf.content(name, MAX_BYTES)?;
             return match bytes.len() as u64 {
                 0..=MAX_BYTES_IN_MEMORY => Some(Data::Memory(bytes)),
-                len => Mapping::new(&written(&bytes).ok()?, 0, len).ok().map(Data::Mapped),
+                len => FilePart::new(&written(&bytes).ok()?, 0, len).ok().map(Data::Mapped),
             };
         }
         let Extent { offset, len, .. } = extent;
-        let mapping = match is_trusted {
-            true => Mapping::new(file, offset, len),
-            false => copied(file, offset, len).and_then(|copy| Mapping::new(&copy, 0, len)),
+        let part = match is_trusted {
+            true => FilePart::new(file, offset, len),
+            false => copied(file, offset, len).and_then(|copy| FilePart::new(&copy, 0, len)),
         };
-        mapping.ok().map(Data::Mapped)
+        part.ok().map(Data::Mapped)
     }
 
     /// Lets the kernel take back the memory that reading has filled; it is read again when needed.
     pub fn forget_pages(&self) {
-        if let Data::Mapped(mapping) = self {
-            mapping.forget_pages();
+        if let Data::Mapped(part) = self {
+            part.forget_pages();
         }
     }
 }
@@ -99,54 +100,34 @@ fn copied(file: &File, offset: u64, len: u64) -> io::Result<File> {
 }
 
 /// A part of a file, mapped read-only.
-pub struct Mapping {
-    base: *mut libc::c_void,
-    mapped_len: usize,
+pub struct FilePart {
+    mapping: Mapping,
+    /// The part begins so far behind the begin of a page.
     skipped: usize,
     len: usize,
 }
 
-// SAFETY: the memory is read-only, and unmapped only when the owner is dropped.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
+impl FilePart {
     /// Fails when the part does not lie in the file.
     fn new(file: &File, offset: u64, len: u64) -> io::Result<Self> {
         let end = offset.checked_add(len).filter(|&end| end <= file.metadata().map_or(0, |m| m.len()));
-        let (Some(_), Ok(len)) = (end, usize::try_from(len)) else {
+        let (Some(_), Ok(offset), Ok(len)) = (end, usize::try_from(offset), usize::try_from(len)) else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
-        // SAFETY: sysconf only reads.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as u64;
-        let skipped = (offset % page) as usize;
-        let mapped_len = len + skipped;
-        let (fd, start) = (file.as_raw_fd(), (offset - skipped as u64) as libc::off_t);
-        // SAFETY: a new mapping, placed by the kernel.
-        let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), mapped_len, libc::PROT_READ, libc::MAP_PRIVATE, fd, start)
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { base, mapped_len, skipped, len })
+        let skipped = offset % page_size();
+        let mapping = Mapping::new(file.as_raw_fd(), offset - skipped, len + skipped, libc::PROT_READ)?;
+        Ok(Self { mapping, skipped, len })
     }
 
     fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping is as long as this, and nobody writes to it or shortens its file.
-        unsafe { std::slice::from_raw_parts(self.base.cast::<u8>().add(self.skipped), self.len) }
+        unsafe { std::slice::from_raw_parts(self.mapping.base().add(self.skipped), self.len) }
     }
 
     fn forget_pages(&self) {
-        // SAFETY: pages of a private file mapping that was never written come back from the file.
-        unsafe { libc::madvise(self.base, self.mapped_len, libc::MADV_DONTNEED) };
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: made by mmap in `new`.
-        unsafe { libc::munmap(self.base, self.mapped_len) };
+        // SAFETY: pages of a file mapping that is only read come back from the file.
+        unsafe {
+            libc::madvise(self.mapping.base().cast(), self.skipped + self.len, libc::MADV_DONTNEED);
+        }
     }
 }

@@ -8,7 +8,7 @@ mod source;
 
 pub use known::KnownCalls;
 pub use names::{CodeFile, CodeNames};
-pub use search::DebugDirs;
+pub use search::{DebugDirs, open_regular};
 pub use source::SourceCall;
 #[cfg(test)]
 mod tests;

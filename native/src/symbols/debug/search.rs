@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::super::elf::{DebugLink, ElfFile, build_id};
+use super::super::text::hex;
 
 const SYSTEM_DIR: &str = "/usr/lib/debug";
 /// A user's directory may be a whole file system.
@@ -156,7 +157,7 @@ impl DebugDirs {
     }
 }
 
-/// Never blocks on what is no regular file.
+/// Never blocks on what is no regular file: an untrusted process may have put it there.
 pub fn open_regular(path: &Path) -> Option<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
@@ -208,8 +209,4 @@ fn by_build_id(dir: &Path, build_id: &[u8]) -> PathBuf {
     let hex = hex(build_id);
     let (first, rest) = hex.split_at_checked(2).unwrap_or((&hex, ""));
     dir.join(".build-id").join(first).join(rest)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,8 +7,8 @@ use std::process::Command;
 use super::known::KnownCalls;
 use super::names::{CodeFile, CodeNames};
 use super::search::DebugDirs;
-use crate::symbols::build_id;
 use crate::symbols::tests::Random;
+use crate::symbols::{build_id, hex};
 
 const SOURCE: &str = r#"
 static volatile unsigned long sink;
@@ -63,7 +63,7 @@ impl Place {
 
     fn build_id_path(&self, dir: &str, suffix: &str) -> String {
         let id = build_id(&File::open(self.path("prog")).unwrap()).unwrap();
-        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&id);
         format!("{dir}/.build-id/{}/{}{suffix}", &hex[..2], &hex[2..])
     }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use super::{frames_of, memory, random};
+use super::{build_damaged, frames_of, memory};
 use crate::symbols;
+use crate::symbols::tests::run;
 use crate::unwind::rule::SavedFp;
-use crate::unwind::{CallFrames, Cfa, CodeSegment, Frame, Machine, Rule, StackMemory, Stop, Table};
+use crate::unwind::{Cfa, CodeSegment, Frame, Machine, Rule, StackMemory, Stop, Table};
 
 /// What Debian's compilers make of real programs.
 const LIBRARIES: [&str; 3] = ["libc.so.6", "ld-linux-aarch64.so.1", "libm.so.6"];
@@ -30,17 +30,6 @@ int sum(int x) {
     return leaf(x) + spills(x) + deep(x) + dynamic(x) + large(x) + aligned(x) + (int)floats(x, 3) + outward(x);
 }
 "#;
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 /// A shared object for arm64; the BPF programs' compiler can do that too.
 fn build(dir: &Path, file: &str, source: &str, options: &[&str]) -> PathBuf {
@@ -314,26 +303,10 @@ fn marks_of_keys_and_damage_cost_no_other_function() {
 
 #[test]
 fn damaged_call_frames_of_arm64_do_no_harm() {
-    let (frames, segments) = frames_of(&format!("{LIBRARY_DIR}/ld-linux-aarch64.so.1"));
-    let (address, bytes) = frames.eh_frame.clone().unwrap();
-    let mut random = random(5);
-    for round in 0..400 {
-        let mut damaged = bytes.clone();
-        for _ in 0..=round % 30 {
-            let at = random() as usize % damaged.len();
-            damaged[at] = match random() % 8 {
-                kind @ 0..4 => b"BG\0\xff"[kind as usize],
-                _ => random() as u8,
-            };
-        }
-        damaged.truncate(damaged.len() - random() as usize % 100);
-        let debug_frame = (round % 3 == 0).then(|| damaged.clone());
-        let frames =
-            CallFrames { eh_frame: Some((address, damaged)), debug_frame, special: Vec::new(), ..frames };
-        if let Ok(table) = Table::build(&frames, &segments) {
-            (0..200).for_each(|_| _ = table.rule_at(random() % (1 << 20)));
-        }
-    }
+    build_damaged(&format!("{LIBRARY_DIR}/ld-linux-aarch64.so.1"), 5, |random| match random() % 8 {
+        kind @ 0..4 => b"BG\0\xff"[kind as usize],
+        _ => random() as u8,
+    });
 }
 
 #[test]

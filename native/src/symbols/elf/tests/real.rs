@@ -4,23 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::at_offset;
 use crate::symbols::demangle;
 use crate::symbols::elf::{ElfSymbols, SymbolSource, build_id};
-
-/// Runs a tool of binutils or the compiler, which building this crate needs as well.
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use crate::symbols::tests::run;
 
 fn hex(text: &str) -> u64 {
     u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
@@ -218,8 +206,7 @@ fn check(path: &str) -> Truth {
     let notes = run("readelf", &["--notes", path]);
     let id = notes.lines().find_map(|line| line.split_once("Build ID: "));
     let id = id.map(|(_, id)| id.to_owned());
-    let to_hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
-    assert_eq!(symbols.build_id().map(to_hex), id, "{path}");
+    assert_eq!(symbols.build_id().map(crate::symbols::hex), id, "{path}");
     assert_eq!(build_id(&file).as_deref(), symbols.build_id());
     truth
 }

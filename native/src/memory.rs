@@ -1,10 +1,10 @@
-//! Memory that is shared with the kernel.
+//! Mapped memory: of maps and perf events, which the kernel shares, and of files.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
-/// A shared mapping of a map or a perf event.
+/// A shared mapping of a map, a perf event or a file.
 pub struct Mapping {
     base: *mut u8,
     len: usize,
@@ -12,6 +12,8 @@ pub struct Mapping {
 
 // SAFETY: the mapping belongs to this value alone; a move to another thread changes nothing.
 unsafe impl Send for Mapping {}
+// SAFETY: a shared reference gives away no more than the address.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     pub fn new(fd: RawFd, offset: usize, len: usize, protection: i32) -> io::Result<Self> {
