@@ -164,7 +164,7 @@ def record_while_it_runs(program: Started, live: Live) -> Recording:
 
 
 def record_tree(tree: Started, live: Live) -> tuple[Recording, list[list[str]]]:
-    """What ``live`` records of the workload ``tree`` alone, and what that says: PID, function, CPU time (ns)."""
+    """What ``live`` records of the workload ``tree``, and what that says: PID, function, CPU time in ns."""
     live.wait_for(r"recording")
     live.wait_for(r" s  0 samples")
     tree.tell()
