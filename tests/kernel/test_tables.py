@@ -61,7 +61,10 @@ def test_captures_at_once_share_a_cache(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     with ThreadPoolExecutor(3) as pool:
         # The kernel skips a program while another capture's runs there.
-        outputs = [tmp_path / f"{number}.data" for number in range(3)]
+        # Each in a directory of its own: what one is writing is no leftover of another.
+        outputs = [tmp_path / str(number) / "data" for number in range(3)]
+        for output in outputs:
+            output.parent.mkdir()
         runs = [pool.submit(capture, output, cache, lossless=False) for output in outputs]
         recordings = [run.result() for run in runs]
     kept = kept_in(cache)
